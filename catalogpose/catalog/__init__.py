@@ -1,0 +1,1 @@
+"""Files in and out: manifests, photos, poses, parsing maps, the cache and provenance."""

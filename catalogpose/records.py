@@ -1,0 +1,171 @@
+"""The nouns that every room shares: labels, joints, poses, regions, rows and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LABELS = (
+    "background",
+    "hat",
+    "hair",
+    "face",
+    "sunglasses",
+    "scarf",
+    "upper-clothes",
+    "coat",
+    "dress",
+    "jumpsuit",
+    "skirt",
+    "pants",
+    "belt",
+    "gloves",
+    "socks",
+    "left-arm",
+    "right-arm",
+    "left-leg",
+    "right-leg",
+    "left-shoe",
+    "right-shoe",
+    "bag",
+    "torso-skin",
+    "jewelry",
+    "arm",
+    "leg",
+    "shoe",
+    "skin",
+)
+"""The common vocabulary of parsing maps: a label's id is its index. 24 to 27 are for parsers that know no sides."""
+
+LABEL_ID: Mapping[str, int] = {name: index for index, name in enumerate(LABELS)}
+"""A label's id by its name."""
+
+GARMENTS = ("hat", "scarf", "upper-clothes", "coat", "dress", "jumpsuit", "skirt", "pants", "belt", "gloves",
+            "socks", "left-shoe", "right-shoe", "bag", "shoe")  # fmt: skip
+"""Labels of things one can buy; the others are the person and the background."""
+
+JOINTS = ("nose", "neck", "right-shoulder", "right-elbow", "right-wrist", "left-shoulder", "left-elbow",
+          "left-wrist", "right-hip", "right-knee", "right-ankle", "left-hip", "left-knee", "left-ankle",
+          "right-eye", "left-eye", "right-ear", "left-ear")  # fmt: skip
+"""OpenPose's COCO-18 order; left and right are the person's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """Where a person's joints are."""
+
+    joints: NDArray[np.float32]
+    """(18, 3) in the order of `JOINTS`: x, y in pixels of the canvas and confidence 0..1; NaN, NaN, 0 where missing."""
+    width: int
+    """Canvas width in pixels."""
+    height: int
+    """Canvas height in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letterbox:
+    """The one transform from a picture of any size to the model's canvas: scale, then centre, never stretch."""
+
+    scale: float
+    """Canvas pixels per source pixel, the same in x and y."""
+    left: float
+    """Canvas x of the source's left edge, in pixels."""
+    top: float
+    """Canvas y of the source's top edge, in pixels."""
+    width: int
+    """Canvas width in pixels."""
+    height: int
+    """Canvas height in pixels."""
+
+    @classmethod
+    def fit(cls, source_width: int, source_height: int, width: int, height: int) -> Letterbox:
+        """Return the transform that shows a source of this size whole and centred on a canvas of that size."""
+        scale = min(width / source_width, height / source_height)
+        left = (width - source_width * scale) / 2
+        top = (height - source_height * scale) / 2
+        return cls(scale=scale, left=left, top=top, width=width, height=height)
+
+    def points(self, xy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map points (..., 2), x and y in source pixels, to canvas pixels; NaN stays NaN."""
+        return (xy * self.scale + np.array([self.left, self.top])).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """One label's part of a parsing map."""
+
+    label: int
+    """Id in `LABELS`, never 0."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom in pixels of the map; right and bottom are exclusive."""
+    area: int
+    """Number of pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a manifest, its paths resolved."""
+
+    number: int
+    """1 for the first row after the header."""
+    id: str
+    """Any non-empty text, unique in the manifest."""
+    source: Path
+    """The photo to re-pose."""
+    pose: Path
+    """The target pose, a JSON file."""
+    pose_size: tuple[int, int] | None = None
+    """Width and height of the pose's canvas; None: what the file says, else the upright source's size."""
+    target: Path | None = None
+    """The true picture, for `report`; None where none exists."""
+    product: str | None = None
+    """The product's id; None where the manifest names none."""
+    seed: int | None = None
+    """The row's own seed; None: derived from the run's seed and the id."""
+    parsing: Path | None = None
+    """A ready parsing map of the source; None: the parser makes one."""
+    label_set: str | None = None
+    """The label set of `parsing`; None only where `parsing` is None."""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """The manifest's other columns, carried through untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a row: the terminal record that the ledger keeps."""
+
+    id: str
+    """The row's id."""
+    digest: str
+    """Hash of everything that decides the picture; a row whose digest is in the ledger as done is not done again."""
+    status: Literal["done", "failed"]
+    """Whether there is a picture."""
+    output: str | None = None
+    """The picture's path relative to the run folder; None unless done."""
+    output_sha256: str | None = None
+    """Hash of the picture's file; None unless done."""
+    source_sha256: str | None = None
+    """Hash of the source photo's file; None where it could not be read."""
+    seed: int | None = None
+    """The seed used; None where the row failed before one was needed."""
+    stage: str | None = None
+    """Where a failed row failed; None if done."""
+    error_class: str | None = None
+    """The kind of failure; None if done."""
+    error_message: str | None = None
+    """The reason on one line; None if done."""
+    attempts: int = 1
+    """How often the row was tried, this time included."""
+    seconds: float = 0.0
+    """Time that the row took."""
+    device: str | None = None
+    """Where it ran, such as `cpu` or `cuda:0`; None where no worker came to it."""
+    fingerprint: str | None = None
+    """Fingerprint of the run's options and models."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Provenance facts written into the picture, and notes such as `fallback: whole-person`."""

@@ -1,0 +1,1 @@
+"""The paper: human-parsing-guided attention diffusion."""
