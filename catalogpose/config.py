@@ -1,0 +1,100 @@
+"""The frozen options of every command; the command line's defaults equal these, by test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalogpose.errors import UsageError
+
+Progress = Callable[[int, int], None]
+"""What a command calls as it goes: how many of its rows (or steps) are done, and of how many."""
+
+DEVICES = ("auto", "cpu", "cuda")
+"""What `--device` may say; `auto` is a GPU if there is one, else the CPU."""
+
+
+def _need(holds: bool, flag: str, rule: str, value: object) -> None:
+    """Raise UsageError naming the flag, what it must be and what it was, unless `holds`."""
+    if not holds:
+        raise UsageError(f"{flag} must be {rule}, not {value}")
+
+
+def _need_device(device: str) -> None:
+    """Raise UsageError unless `device` is one of `DEVICES`."""
+    _need(device in DEVICES, "--device", f"one of {', '.join(DEVICES)}", device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """What `catalogpose generate` shall do: one picture for every row of a manifest."""
+
+    manifest: Path
+    """The manifest, Parquet or CSV."""
+    out: Path | None = None
+    """The run folder; None: `runs/` and the manifest's name without its suffix."""
+    model: str | None = None
+    """A model folder or a hub id; None: the model that comes with the package."""
+    cache: Path | None = None
+    """Folder of parsing maps and embeddings that `parse` fills; None: the user's cache folder."""
+    device: str = "auto"
+    """One of `DEVICES`."""
+    gpus: int | None = None
+    """Number of GPUs, 1 or more, one process each; None: one if there is any."""
+    workers: int = 1
+    """Number of processes on the CPU, 1 or more; they share the cores."""
+    batch: int | None = None
+    """Rows sampled together, 1 or more; None: 1 on a CPU, where a row's picture then never depends
+    on its neighbours, and 8 on a GPU."""
+    steps: int | None = None
+    """Sampling steps, 1 to 1000; None: the model folder's."""
+    guidance: float | None = None
+    """Guidance scale ω, 0 or more, without unit; None: the model folder's."""
+    seed: int = 0
+    """The run's seed, 0 to 2**63 - 1; with a row's id it gives the row's own."""
+    max_failures: int | None = None
+    """Failed rows, 0 or more, that the run bears; one more stops it. None: no limit."""
+    retry_failed: bool = True
+    """Whether rows that failed in an earlier run are tried again."""
+    keypoint_table: Path | None = None
+    """Which labels each joint shows, a JSON file; None: the table that comes with the package."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError naming the first flag that is out of range."""
+        _need_device(self.device)
+        gpus, batch, steps, guidance, bears = (
+            self.gpus, self.batch, self.steps, self.guidance, self.max_failures
+        )  # fmt: skip
+        on_cpu = self.device == "cpu"
+        _need(gpus is None or gpus >= 1, "--gpus", "1 or more", gpus)
+        _need(gpus is None or not on_cpu, "--gpus", "left out with --device cpu", gpus)
+        _need(self.workers >= 1, "--workers", "1 or more", self.workers)
+        many = self.workers > 1 and (self.device == "cuda" or gpus is not None)
+        _need(not many, "--workers", "1 on GPUs, where --gpus counts the processes", self.workers)
+        _need(batch is None or batch >= 1, "--batch", "1 or more", batch)
+        _need(steps is None or 1 <= steps <= 1000, "--steps", "1 to 1000", steps)
+        _need(guidance is None or 0 <= guidance < float("inf"), "--guidance", "0 or more", guidance)
+        _need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
+        _need(bears is None or bears >= 0, "--max-failures", "0 or more", bears)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What `catalogpose train` shall do: make a model folder from nothing, in resumable steps."""
+
+    out: Path
+    """Folder for the checkpoints and the finished model; a stopped training goes on there."""
+    recipe: str = "bundled"
+    """Name of the recipe; see `catalogpose/training/recipes.py`."""
+    device: str = "auto"
+    """One of `DEVICES`."""
+    seed: int = 0
+    """Seed of everything drawn at random, 0 to 2**63 - 1."""
+    only: str | None = None
+    """Name of the one part to train; None: every part in turn."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError naming the first flag that is out of range."""
+        _need_device(self.device)
+        _need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
