@@ -1,0 +1,133 @@
+"""The model folder: where it is, and the card beside its weights that says what they need and whence they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from catalogpose.errors import UsageError
+
+CARD_NAME = "catalogpose.json"
+"""The card's file name in a model folder."""
+
+SCHEMA = 1
+"""Version of the card's fields; a card of another version is refused."""
+
+BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
+"""The small model that the package carries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a checkpoint must be used with, and how it was made."""
+
+    name: str
+    """The model's name, for provenance."""
+    height: int
+    """Canvas height in pixels."""
+    width: int
+    """Canvas width in pixels."""
+    steps: int = 35
+    """Denoising steps by default; 35 in the paper."""
+    guidance: float = 3.5
+    """Guidance scale by default (Eq. 11); 3.5 in the paper."""
+    delta: float = 0.6
+    """Delta of Eq. 6, as trained."""
+    sigma: float = 0.3
+    """Sigma of Eq. 6, as trained."""
+    regions: int = 2
+    """K of Eq. 9, as trained."""
+    source_timestep: int = 0
+    """The timestep that SourceNet is given, in training and after."""
+    label_set: str = "common"
+    """The vocabulary of the parsing maps; region ids are its ids."""
+    keypoint_table: str | None = None
+    """Hash of the keypoint-to-label table used in training; None: not recorded."""
+    pose_style: str = "rgb"
+    """How the target pose is drawn; a mismatch silently ruins pictures."""
+    clip_preprocessing: str = "squash"
+    """How a region's rectangle becomes CLIP's square."""
+    licence: str = ""
+    """The weights' licence."""
+    training: Mapping[str, object] = field(default_factory=dict)
+    """Data, hardware, hours and steps of the training, for people."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of every safetensors file by its path in the folder; written when the folder is."""
+    schema: int = SCHEMA
+    """Version of these fields."""
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read a model folder's card; loads no torch.
+
+    Raises:
+        UsageError: If the folder has none, or one that this version cannot read.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise UsageError(f"{folder} is not a catalogpose model folder: it has no {CARD_NAME}")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UsageError(
+            f"{path} has another schema than {SCHEMA}; use the catalogpose that wrote it"
+        )
+    known = {field.name for field in dataclasses.fields(ModelCard)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UsageError(f"{path} has unknown fields: {', '.join(unknown)}")
+    try:
+        return ModelCard(**values)
+    except TypeError as error:
+        raise UsageError(f"{path} lacks fields: {error}") from None
+
+
+def write_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Write the card with the hashes of all weights below `folder`, and return it as written."""
+    hashes = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+    card = dataclasses.replace(card, weights=hashes)
+    text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False) + "\n"
+    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+    return card
+
+
+def resolve_model(name: str | None) -> Path:
+    """Return the local folder of a model.
+
+    Args:
+        name: A folder, or a hub id such as `team/model`, which is downloaded. None: the bundled model.
+
+    Raises:
+        UsageError: If there is no such folder and the hub does not answer with one.
+    """
+    if name is None:
+        if not (BUNDLED / CARD_NAME).is_file():
+            raise UsageError("this installation carries no bundled model; pass --model FOLDER")
+        return BUNDLED
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UsageError(f"no model folder at {name}")
+    # Imported here: looking up a local folder must stay instant.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt"]
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=[*patterns, *(f"*/{p}" for p in patterns)])
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"no folder {name}, and the hub gave no model of that name: {reason}"
+        ) from None

@@ -1,0 +1,239 @@
+"""TruePose as a diffusers pipeline: a source looked at once, then any number of poses painted from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogpose.pixels import to_bytes, to_floats
+from catalogpose.records import LABELS
+from catalogpose.truepose.model import ModelCard, read_card, resolve_model, write_card
+from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
+from catalogpose.truepose.regions import label_mask
+from catalogpose.truepose.sampling import guide, make_noise, sample
+from catalogpose.truepose.siamese import (
+    Conditions,
+    SourceLayer,
+    SourceNet,
+    TargetNet,
+    choose_regions,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFeatures:
+    """All that SourceNet and the parsing map say of one source; every pose and step shares it."""
+
+    layers: Sequence[SourceLayer]
+    """F' with its projections (Eq. 3), batch 1."""
+    chosen: Sequence[Tensor]
+    """The overlooked regions of each layer (Eq. 9), int64 (1, K)."""
+    labels: Tensor
+    """The parsing map on the canvas, int64 (1, H, W)."""
+    embeddings: Tensor
+    """F_clip (Eq. 4), (1, L, D); zero where a label has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConditions:
+    """A source seen with the label set of a target pose; shared by every pose that shows the same labels."""
+
+    conditions: Conditions
+    """C for every layer (Eq. 6 to 9), batch 1."""
+    fallback: bool
+    """Whether the pose shows none of the source's regions, so that the whole person was used."""
+
+
+class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers ships no types
+    """Human-parsing-guided attention diffusion over a model folder.
+
+    `encode_source` runs once a source, `condition` once a source and label set, `generate` once a batch of
+    poses; calling the pipeline does all three for one source.
+    """
+
+    card: ModelCard
+    """What the checkpoint must be used with."""
+
+    def __init__(
+        self,
+        unet: TargetNet,
+        source_unet: SourceNet,
+        pose_encoder: PoseEncoder,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+    ) -> None:
+        """Take the five components that a model folder holds; `card` is set by whoever makes the pipeline."""
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            source_unet=source_unet,
+            pose_encoder=pose_encoder,
+            vae=vae,
+            scheduler=scheduler,
+        )
+        self.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path | None, **options: Any) -> Self:
+        """Load a model folder or hub id; None: the bundled model. Weights are read as safetensors only.
+
+        Raises:
+            UsageError: If it is not a catalogpose model folder.
+        """
+        folder = resolve_model(None if name is None else str(name))
+        card = read_card(folder)
+        pipe: Self = super().from_pretrained(str(folder), use_safetensors=True, **options)
+        pipe.card = card
+        return pipe
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Write a model folder: the components as safetensors, and the card with their hashes."""
+        super().save_pretrained(str(folder), safe_serialization=True, **options)
+        self.card = write_card(Path(folder), self.card)
+
+    @torch.no_grad()
+    def encode_source(
+        self,
+        photo: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        embeddings: Mapping[int, NDArray[np.floating]],
+    ) -> SourceFeatures:
+        """Look at one source (Eq. 3, 4 and 9's choice).
+
+        Args:
+            photo: (H, W, 3), on the model's canvas.
+            labels: (H, W), its parsing map in the common vocabulary.
+            embeddings: One CLIP embedding (D,) a label id. A region without one is never chosen by CAA.
+        """
+        device, dtype = self.device, self.unet.dtype
+        table = torch.zeros(1, len(LABELS), self.unet.config.clip_width)
+        for label, embedding in embeddings.items():
+            table[0, label] = torch.from_numpy(np.asarray(embedding, dtype=np.float32))
+        known = torch.tensor([index in embeddings for index in range(len(LABELS))])
+        label_map = torch.from_numpy(labels.astype(np.int64))[None]
+        layers = self.source_unet(self.encode_photos(photo[None]))
+        chosen = choose_regions(layers, (label_map * known[label_map]).to(device), len(LABELS))
+        return SourceFeatures(
+            layers=layers,
+            chosen=chosen,
+            labels=label_map.to(device),
+            embeddings=table.to(device, dtype),
+        )
+
+    @torch.no_grad()
+    def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
+        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's mean times its scaling factor."""
+        floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
+        return self.vae.encode(floats).latent_dist.mean * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Turn latents z (B, c, h, w) into pictures (B, H, W, 3)."""
+        floats = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return to_bytes(floats.float().cpu().numpy())
+
+    @torch.no_grad()
+    def condition(self, features: SourceFeatures, shown: frozenset[int]) -> PoseConditions:
+        """Prepare a source for poses that show the labels `shown` (Eq. 6 to 8, once).
+
+        Where the source has no region of those labels, the whole person takes their place.
+        """
+        mask = label_mask(features.labels, shown)
+        fallback = not bool(mask.any())
+        if fallback:
+            mask = features.labels > 0
+        conditions = self.unet.condition(
+            features.layers, mask, features.embeddings, features.chosen
+        )
+        return PoseConditions(conditions=conditions, fallback=fallback)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        conditions: Sequence[PoseConditions],
+        joints: NDArray[np.float32],
+        seeds: Sequence[int],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Paint a batch of poses, each from its own source conditions and its own noise (Eq. 5 and 11).
+
+        Args:
+            conditions: One a picture.
+            joints: (B, 18, 3) in pixels of the model's canvas.
+            seeds: One a picture; the noise is drawn on the CPU from it alone.
+            steps: Denoising steps; None: the card's.
+            guidance: Guidance scale; 1 runs the conditional half alone. None: the card's.
+            on_step: Called with 1, 2, ... after each step; None: nobody is told.
+
+        Returns:
+            uint8 (B, H, W, 3).
+        """
+        card, device, dtype = self.card, self.device, self.unet.dtype
+        scale = card.guidance if guidance is None else guidance
+        halves = 1 if scale == 1 else 2
+        drawn = draw_pose(
+            torch.from_numpy(joints).to(device), card.height, card.width, card.pose_style
+        )
+        pose = self.pose_encoder(drawn.to(dtype)).repeat(halves, 1, 1, 1)
+        batch = len(seeds) if halves == 2 else 0
+        stacked = Conditions.stack([c.conditions for c in conditions], unconditional=batch)
+        channels = self.vae.config.latent_channels
+        noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(device, dtype)
+
+        def predict(latent: Tensor, timestep: Tensor) -> Tensor:
+            """Run both halves in one batch and guide (Eq. 11)."""
+            both = latent.repeat(halves, 1, 1, 1)
+            output = self.unet(both, timestep.to(device), pose, stacked)
+            return guide(*output.chunk(2), scale) if halves == 2 else output
+
+        latent = sample(predict, noise, self.scheduler, steps or card.steps, on_step)
+        return self.decode_latents(latent)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        photo: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        embeddings: Mapping[int, NDArray[np.floating]],
+        joints: NDArray[np.float32],
+        shown: Sequence[frozenset[int]],
+        seeds: Sequence[int],
+        **options: Any,
+    ) -> NDArray[np.uint8]:
+        """Re-pose one source: `encode_source`, `condition` and `generate` in one call.
+
+        Args:
+            photo: (H, W, 3), on the model's canvas.
+            labels: (H, W), its parsing map.
+            embeddings: One CLIP embedding a label id.
+            joints: (B, 18, 3), the target poses in canvas pixels.
+            shown: The labels that each pose shows, from `regions.selected_labels`.
+            seeds: One a pose.
+            **options: Of `generate`.
+        """
+        features = self.encode_source(photo, labels, embeddings)
+        variants = {
+            labels_shown: self.condition(features, labels_shown) for labels_shown in set(shown)
+        }
+        return self.generate([variants[s] for s in shown], joints, seeds, **options)
+
+
+def load_pipeline(folder: Path, device: str) -> TruePosePipeline:
+    """Load a model folder onto a device: float32 on the CPU, bfloat16 on a GPU (the VAE stays float32)."""
+    diffusers_logging.disable_progress_bar()
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    pipe = TruePosePipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32})
+    pipe.to(device)
+    return pipe

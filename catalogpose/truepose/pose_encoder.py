@@ -1,0 +1,120 @@
+"""The target pose as pictures, and the four convolutions that add it to the noisy latent (TruePose, section 4.4)."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+LIMBS = ((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12),
+         (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17))  # fmt: skip
+"""The 17 bones between COCO-18 joints, in the order in which they are painted."""
+
+STYLE_CHANNELS = {"rgb": 3, "rgb+joints": 21}
+"""Channels of a pose picture by style: the skeleton in colour, and beside it one blob a joint."""
+
+
+def _rainbow() -> Tensor:
+    """Return 18 colours (18, 3) in 0..1, evenly spaced in hue: the colour says which joint it is."""
+    hue = torch.arange(18) / 18 * 6
+    ramps = torch.stack([(hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()], dim=1)
+    return ramps.clamp(0, 1)
+
+
+def _distance_to_bone(grid: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the distance (B, H, W) of each pixel centre `grid` (H, W, 2) to the segment between two points (B, 2)."""
+    along = (end - start)[:, None, None]
+    offset = grid - start[:, None, None]
+    length = along.square().sum(-1).clamp(min=1e-6)
+    share = ((offset * along).sum(-1) / length).clamp(0, 1)
+    return (offset - share[..., None] * along).norm(dim=-1)
+
+
+def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Tensor:
+    """Draw skeletons, antialiased, so that a fraction of a pixel shows.
+
+    Bones are painted one over the other in the colour of their second joint, dimmed to 0.6, then joints
+    in full colour. A bone or a joint with a missing end is left out. Widths are a share of the
+    height, so that a pose looks the same at every size.
+
+    Args:
+        joints: (B, 18, 3) x, y in canvas pixels and confidence; missing where confidence is 0.
+        height: Of the canvas, in pixels.
+        width: Of the canvas, in pixels.
+        style: `rgb` (3 channels) or `rgb+joints` (and 18 Gaussian blobs, one a joint).
+
+    Returns:
+        float32 (B, channels, height, width) in 0..1.
+
+    Raises:
+        ValueError: If the style is unknown.
+    """
+    if style not in STYLE_CHANNELS:
+        raise ValueError(f"unknown pose style {style!r}; known: {', '.join(STYLE_CHANNELS)}")
+    points = joints[..., :2].float().nan_to_num()
+    seen = (joints[..., 2] > 0) & joints[..., :2].isfinite().all(-1)
+    rows = torch.arange(height, device=points.device) + 0.5
+    columns = torch.arange(width, device=points.device) + 0.5
+    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    colours = _rainbow().to(points.device)
+    picture = torch.zeros(len(points), 3, height, width, device=points.device)
+    bone, dot = max(height / 200, 0.6), max(height / 110, 1.1)
+    for first, second in LIMBS:
+        distance = _distance_to_bone(grid, points[:, first], points[:, second])
+        ink = (bone + 0.5 - distance).clamp(0, 1) * (seen[:, first] & seen[:, second])[
+            :, None, None
+        ]
+        picture = picture.lerp(0.6 * colours[second][None, :, None, None], ink[:, None])
+    away = (grid[None, None] - points[:, :, None, None]).norm(dim=-1)
+    for joint in range(18):
+        ink = (dot + 0.5 - away[:, joint]).clamp(0, 1) * seen[:, joint, None, None]
+        picture = picture.lerp(colours[joint][None, :, None, None], ink[:, None])
+    if style == "rgb":
+        return picture
+    blobs = torch.exp(-0.5 * (away / (height / 43)).square()) * seen[:, :, None, None]
+    return torch.cat([picture, blobs], dim=1)
+
+
+class PoseEncoder(ModelMixin, ConfigMixin):
+    """Four convolutions from a pose picture to features at the latent's size.
+
+    Three of them halve the picture; the last starts at zero, so that training starts from the plain UNet.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        widths: tuple[int, int, int] = (16, 32, 96),
+        out_channels: int = 320,
+    ) -> None:
+        """Build the layers: `in_channels` of the pose style, `out_channels` of the UNet's first layer."""
+        super().__init__()
+        channels = (in_channels, *widths)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
+            for before, after in pairwise(channels)
+        )
+        self.out = nn.Conv2d(widths[-1], out_channels, kernel_size=3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        if self.out.bias is None:
+            raise AssertionError("the last convolution has a bias")
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, pose: Tensor) -> Tensor:
+        """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, ceil(H / 8), ceil(W / 8))."""
+        hidden = pose
+        for stage in self.stages:
+            hidden = F.silu(stage(hidden))
+        features: Tensor = self.out(hidden)
+        return features
+
+
+def latent_size(pixels: int) -> int:
+    """Return the latent's extent for a picture's extent in pixels: an eighth, rounded up."""
+    return math.ceil(pixels / 8)
