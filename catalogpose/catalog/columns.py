@@ -1,0 +1,112 @@
+"""The columns of a manifest: which there are, what they hold and what is wrong with a row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+
+from catalogpose.catalog.labels import LABEL_SETS
+
+REQUIRED = ("id", "source", "pose")
+"""Columns without which a file is no manifest."""
+
+OPTIONAL: Mapping[str, pa.DataType] = {
+    "pose_width": pa.int64(),
+    "pose_height": pa.int64(),
+    "target": pa.string(),
+    "product": pa.string(),
+    "seed": pa.int64(),
+    "parsing": pa.string(),
+    "label_set": pa.string(),
+}
+"""Columns that we understand beside the required ones, and their types in Parquet."""
+
+NOT_YET = ("prompt", "pose_map", "region_prompts", "keep", "exclude_products")
+"""Columns kept for what comes later and refused until then, as is `reference` and all after it."""
+
+RESULT_COLUMNS = ("status", "output", "output_sha256", "source_sha256", "stage", "error_class",
+                  "error_message", "attempts", "seconds", "device", "fingerprint")  # fmt: skip
+"""Names that results.parquet adds to the manifest's; a manifest may not bring them itself."""
+
+MAX_POSE_SIDE = 65_536
+"""Longest pose canvas side, in pixels."""
+
+MAX_SEED = 2**63 - 1
+"""Largest seed; it fits a signed 64-bit column."""
+
+TEXT_OR_WHOLE = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+                 pa.types.is_integer, pa.types.is_null)  # fmt: skip
+"""Kinds of Parquet columns whose values become text without doubt."""
+
+Fault = Callable[[str, str], None]
+"""Notes a fault of one row: the column and what is wrong with it."""
+
+
+def column_fault(field: pa.Field) -> str | None:
+    """Say what is wrong with a manifest's column; None where nothing is."""
+    if field.name in NOT_YET or field.name.startswith("reference"):
+        return "not yet supported; remove it"
+    if field.name in RESULT_COLUMNS:
+        return "the name belongs to results.parquet; rename it"
+    if field.name not in (*REQUIRED, *OPTIONAL):
+        return None
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if any(is_kind(kind) for is_kind in TEXT_OR_WHOLE):
+        return None
+    if field.name in ("pose_width", "pose_height", "seed") and pa.types.is_floating(kind):
+        return None  # what pandas makes of whole numbers with gaps; each value is checked
+    return f"holds {kind}; write text or whole numbers"
+
+
+def read_cells(cells: Mapping[str, object], fault: Fault) -> dict[str, str | int | None]:
+    """Return the understood columns of a row, None where absent or faulty."""
+    values: dict[str, str | int | None] = {}
+    for name in (*REQUIRED, "target", "product", "parsing", "label_set"):
+        cell = cells.get(name)
+        values[name] = str(cell) if cell is not None and str(cell).strip() else None
+        if name in REQUIRED and values[name] is None:
+            fault(name, "empty")
+    values["pose_width"] = _whole(cells, "pose_width", 1, MAX_POSE_SIDE, fault)
+    values["pose_height"] = _whole(cells, "pose_height", 1, MAX_POSE_SIDE, fault)
+    values["seed"] = _whole(cells, "seed", 0, MAX_SEED, fault)
+    sides = {"pose_width", "pose_height"}
+    given = {side for side in sides if _is_given(cells.get(side))}
+    if len(given) == 1:
+        fault((sides - given).pop(), f"empty beside {given.pop()}; give both or neither")
+    label_set = values["label_set"]
+    if label_set is not None and label_set not in LABEL_SETS:
+        fault("label_set", f"unknown label set {label_set!r}; known: {', '.join(LABEL_SETS)}")
+    if values["parsing"] is not None and label_set is None:
+        fault("label_set", "empty beside parsing; name the map's label set")
+    return values
+
+
+def _is_given(cell: object) -> bool:
+    """Say whether a number's cell holds anything: pandas writes a gap as NaN."""
+    return cell is not None and cell == cell and bool(str(cell).strip())  # NaN differs from itself
+
+
+def _whole(cells: Mapping[str, object], name: str, low: int, high: int, fault: Fault) -> int | None:
+    """Return a cell's whole number from low to high, None where the cell is empty or at fault."""
+    cell = cells.get(name)
+    if not _is_given(cell):
+        return None
+    text = str(cell).strip()
+    # `512.0` is what pandas writes for a whole number in a column with gaps.
+    digits = re.fullmatch(r"([0-9]{1,20})(\.0*)?", text)
+    if digits is None or not low <= int(digits[1]) <= high:
+        fault(name, f"{shown(text)} is not a whole number from {low} to {high}")
+        return None
+    return int(digits[1])
+
+
+def noting(number: int, lines: list[str]) -> Fault:
+    """Return a function that appends a row's faults to `lines` in their one format."""
+    return lambda column, reason: lines.append(f"row {number}, column {column}: {reason}")
+
+
+def shown(text: str) -> str:
+    """Return text as it is if printable, else quoted and escaped: a fault stays on one line."""
+    return text if text.isprintable() else repr(text)

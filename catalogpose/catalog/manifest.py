@@ -1,0 +1,244 @@
+"""Manifests: which photo becomes which pose, one row a picture; read as a stream, checked whole."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from catalogpose.catalog.columns import OPTIONAL, REQUIRED, column_fault, noting, read_cells, shown
+from catalogpose.catalog.files import write_atomically
+from catalogpose.catalog.poses import check_pose
+from catalogpose.catalog.tables import Table, TableError, open_table, write_table
+from catalogpose.errors import ManifestError, RowError, UsageError
+from catalogpose.records import Row
+
+PEEK = 4096
+"""Rows that `write_manifest` looks at to see which columns are in use."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a manifest one after another, paths resolved against its folder.
+
+    Checks the form of each row but opens no file that it names; raises `ManifestError` with the
+    faults of the first row that has any.
+    """
+    table = _open(path)
+    try:
+        for number, cells in enumerate(table.rows(), start=1):
+            faults: list[str] = []
+            values = read_cells(cells, noting(number, faults))
+            if faults:
+                raise ManifestError(faults)
+            yield _make_row(number, values, cells, table.path.parent)
+    except TableError as error:
+        raise ManifestError([f"{shown(str(path))}: {error}"]) from None
+
+
+def read_extra_schema(path: Path) -> pa.Schema:
+    """Return the columns that a manifest has beyond those we understand, with their Arrow types."""
+    known = (*REQUIRED, *OPTIONAL)
+    return pa.schema([field for field in _open(path).schema if field.name not in known])
+
+
+def check_manifest(path: Path) -> int:
+    """Check everything that can be checked without opening a photo; return the number of rows.
+
+    Raises `ManifestError` with every fault, one line each, by row. Memory stays at eight bytes a
+    row: ids are compared as hashes, and only where hashes meet, in a second pass, as text.
+    """
+    table = _open(path)
+    known = [name for name in table.schema.names if name in (*REQUIRED, *OPTIONAL)]
+    check = _Check(table.path.parent)
+    try:
+        for cells in table.rows(known):
+            check.row(cells)
+    except TableError as error:
+        check.found.append((check.count + 1, f"{shown(str(path))}: {error}"))
+    check.found.extend(_duplicates(table, check.hashes, check.count))
+    if check.found:
+        raise ManifestError([line for _, line in sorted(check.found, key=lambda pair: pair[0])])
+    if check.count == 0:
+        raise ManifestError([f"{shown(str(path))}: the manifest has no rows"])
+    return check.count
+
+
+class _Check:
+    """The checks of one manifest, row after row."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start before the first row; `folder` is where relative paths begin."""
+        self.folder = folder
+        self.count = 0
+        self.hashes = array("Q")
+        self.found: list[tuple[int, str]] = []
+        self._is_file = lru_cache(65_536)(os.path.isfile)
+        self._pose_fault = lru_cache(65_536)(_pose_fault)
+
+    def row(self, cells: Mapping[str, object]) -> None:
+        """Check one row and that its files exist; a photo is decoded later."""
+        self.count += 1
+        lines: list[str] = []
+        fault = noting(self.count, lines)
+        values = read_cells(cells, fault)
+        if values["id"] is not None:
+            self.hashes.append(_hash(str(values["id"])))
+        for column in ("source", "pose", "target", "parsing"):
+            if values[column] is None:
+                continue
+            file = self.folder / str(values[column])
+            if not self._is_file(file):
+                fault(column, f"missing file {shown(str(values[column]))}")
+            elif column == "pose" and (reason := self._pose_fault(file)):
+                fault(column, f"unreadable file {shown(str(values[column]))}; {reason}")
+        self.found.extend((self.count, line) for line in lines)
+
+
+def _open(path: Path) -> Table:
+    """Open a manifest whose columns are right; `ManifestError` otherwise."""
+    try:
+        table = open_table(path)
+    except TableError as error:
+        raise ManifestError([f"{shown(str(path))}: {error}"]) from None
+    faults = [
+        f"column {name}: missing; a manifest has the columns id, source and pose"
+        for name in REQUIRED
+        if name not in table.schema.names
+    ]
+    for field in table.schema:
+        reason = column_fault(field)
+        if reason:
+            faults.append(f"column {shown(field.name)}: {reason}")
+    if faults:
+        raise ManifestError(faults)
+    return table
+
+
+def _make_row(
+    number: int, values: Mapping[str, str | int | None], cells: Mapping[str, object], folder: Path
+) -> Row:
+    """Build a row out of values without fault."""
+
+    def file(name: str) -> Path | None:
+        return None if values[name] is None else folder / str(values[name])
+
+    def text(name: str) -> str | None:
+        return None if values[name] is None else str(values[name])
+
+    width, height, seed = values["pose_width"], values["pose_height"], values["seed"]
+    return Row(
+        number=number,
+        id=str(values["id"]),
+        source=folder / str(values["source"]),
+        pose=folder / str(values["pose"]),
+        pose_size=None if width is None or height is None else (int(width), int(height)),
+        target=file("target"),
+        product=text("product"),
+        seed=None if seed is None else int(seed),
+        parsing=file("parsing"),
+        label_set=text("label_set") if values["parsing"] is not None else None,
+        extra={name: cell for name, cell in cells.items() if name not in (*REQUIRED, *OPTIONAL)},
+    )
+
+
+def _duplicates(table: Table, hashes: array[int], count: int) -> Iterator[tuple[int, str]]:
+    """Yield row and fault of every id that an earlier row has, among the first `count` rows."""
+    values = np.sort(np.frombuffer(hashes, dtype=np.uint64)) if hashes else np.empty(0, np.uint64)
+    repeated = set(values[1:][values[1:] == values[:-1]].tolist())
+    if not repeated:
+        return
+    seen: set[str] = set()
+    for number, cells in enumerate(itertools.islice(table.rows(["id"]), count), start=1):
+        id_ = "" if cells["id"] is None else str(cells["id"])
+        if not id_.strip() or _hash(id_) not in repeated:
+            continue
+        if id_ in seen:
+            yield number, f"row {number}, column id: duplicate id {id_!r}"
+        seen.add(id_)
+
+
+def _hash(id_: str) -> int:
+    """Return 64 bits of an id's hash."""
+    return int.from_bytes(hashlib.blake2b(id_.encode(), digest_size=8).digest(), "little")
+
+
+def _pose_fault(path: Path) -> str | None:
+    """Say why a pose cannot be read; None where it can."""
+    try:
+        check_pose(path)
+    except RowError as error:
+        return error.message
+    return None
+
+
+def write_manifest(
+    path: Path, rows: Iterable[Row], *, extra_schema: pa.Schema | None = None
+) -> None:
+    """Write rows as a manifest, Parquet or CSV by suffix, atomically.
+
+    Paths become relative to the folder of `path` where that is possible, with forward slashes. The
+    extra columns are those of the first row; `extra_schema` (see `read_extra_schema`) gives their
+    Arrow types, else the values do. Raises `UsageError` where values do not fit one column.
+    """
+    path = Path(path)
+    rows = iter(rows)
+    head = list(itertools.islice(rows, PEEK))
+    types: dict[str, pa.DataType | None] = dict.fromkeys(REQUIRED, pa.string())
+    # Short manifests leave out the columns that nobody uses; for long ones that is not known yet.
+    full = len(head) == PEEK
+    cells = [_write_cells(row, path.parent) for row in head]
+    types.update(
+        (n, t) for n, t in OPTIONAL.items() if full or any(c[n] is not None for c in cells)
+    )
+    names = extra_schema.names if extra_schema is not None else list(head[0].extra) if head else []
+    types.update(
+        (n, extra_schema.field(n).type if extra_schema is not None else None) for n in names
+    )
+    stream = itertools.chain(cells, (_write_cells(row, path.parent) for row in rows))
+    try:
+        write_atomically(path, lambda file: write_table(file, path.suffix, stream, types))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"cannot write {shown(str(path))}: {error}") from None
+
+
+def _write_cells(row: Row, folder: Path) -> dict[str, object]:
+    """Return a row's cells for a manifest in `folder`."""
+    width, height = row.pose_size or (None, None)
+    return {
+        **row.extra,
+        "id": row.id,
+        "source": _relative(row.source, folder),
+        "pose": _relative(row.pose, folder),
+        "pose_width": width,
+        "pose_height": height,
+        "target": _relative(row.target, folder),
+        "product": row.product,
+        "seed": row.seed,
+        "parsing": _relative(row.parsing, folder),
+        "label_set": row.label_set,
+    }
+
+
+def _relative(path: Path | None, folder: Path) -> str | None:
+    """Return a path as seen from a folder; absolute where no way leads there (another drive)."""
+    if path is None:
+        return None
+    try:
+        return Path(
+            os.path.relpath(_real(path.parent.absolute()) / path.name, _real(folder.absolute()))
+        ).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
+@lru_cache(4096)
+def _real(folder: Path) -> Path:
+    """Return a folder without links: `..` leads out of the real one."""
+    return folder.resolve()
