@@ -1,0 +1,108 @@
+"""One output against its true picture: every metric, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogpose.quality.agreement import mean_iou
+from catalogpose.quality.colour import SMALLEST_SHARE, garment_colour_error
+from catalogpose.quality.metrics import DATA_RANGE, SIGMA, psnr, ssim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What one number means."""
+
+    name: str
+    """Column in `metrics.parquet` and key in `summary.json`."""
+    title: str
+    """Heading on the page."""
+    unit: str
+    """Unit behind the number; empty for a plain ratio."""
+    better: Literal["higher", "lower"]
+    """Which way is good."""
+    digits: int
+    """Decimals on the page."""
+    definition: str
+    """How it is measured, in one or two sentences."""
+
+
+METRICS = (
+    Metric(
+        name="ssim",
+        title="SSIM",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            f"Structural similarity over the whole canvas: Gaussian window of sigma {SIGMA}, "
+            f"population covariance, mean over RGB, data range {DATA_RANGE} (papers in this field "
+            "take the range from the output instead)."
+        ),
+    ),
+    Metric(
+        name="psnr",
+        title="PSNR",
+        unit="dB",
+        better="higher",
+        digits=2,
+        definition=(
+            f"Peak signal-to-noise ratio over the whole canvas, 8-bit RGB, peak {DATA_RANGE}. "
+            "Identical pictures are infinite: left out of the mean and counted apart."
+        ),
+    ),
+    Metric(
+        name="garment_colour_error",
+        title="Garment colour error",
+        unit="ΔE00",
+        better="lower",
+        digits=2,
+        definition=(
+            "CIEDE2000 between the mean Lab colour of each garment in the output and in the "
+            "target, averaged over the garments that the target's map shows on at least "
+            f"{SMALLEST_SHARE:.2%} of the canvas. The output's region is that of its own map, or "
+            "the target's where its own map misses the garment."
+        ),
+    ),
+    Metric(
+        name="parsing_agreement",
+        title="Parsing agreement",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            "Mean intersection over union of the output's and the target's parsing maps, over the "
+            "labels that either shows, background left out."
+        ),
+    ),
+)
+"""Every metric of the report, in the order shown."""
+
+
+def score_pair(
+    output: NDArray[np.uint8],
+    target: NDArray[np.uint8],
+    output_labels: NDArray[np.integer] | None,
+    target_labels: NDArray[np.integer] | None,
+) -> dict[str, float | None]:
+    """Return a value for each name in `METRICS`; all pictures and maps lie on one canvas.
+
+    Pictures are uint8 (H, W, 3), maps integers (H, W) in `records.LABELS`. Without the target's map
+    there is no colour error, without either map no agreement: None. PSNR is infinite for identical
+    pictures. Raises ValueError where sizes or types do not fit.
+    """
+    colour = agreement = None
+    if target_labels is not None:
+        colour = garment_colour_error(output, target, output_labels, target_labels)
+        if output_labels is not None:
+            agreement = mean_iou(output_labels, target_labels)
+    return {
+        "ssim": ssim(output, target),
+        "psnr": psnr(output, target),
+        "garment_colour_error": colour,
+        "parsing_agreement": agreement,
+    }

@@ -1,0 +1,116 @@
+"""Many values into a few honest numbers: mean, interval, quantiles, and which rows are worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from catalogpose.quality.pairs import METRICS
+
+CONFIDENCE = 0.95
+"""How sure the interval around a mean is."""
+RESAMPLES = 1000
+"""Bootstrap draws behind an interval."""
+SEED = 0
+"""Seed of those draws, so that the same scores give the same interval."""
+INTERVAL = (
+    f"{CONFIDENCE:.0%} percentile bootstrap of the mean, {RESAMPLES} draws, seed {SEED}; "
+    "whole products are drawn, since rows of one product resemble each other"
+)
+"""The interval in words, for the page and `summary.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How one metric is distributed over the rows; a number is None where there is none to give."""
+
+    n: int
+    """Rows with a finite value; all numbers below are over these."""
+    infinite: int
+    """Rows with an infinite value: a PSNR of identical pictures."""
+    groups: int
+    """Independent groups among the n rows."""
+    mean: float | None
+    """The mean."""
+    low: float | None
+    """Lower end of the mean's interval; None under two groups."""
+    high: float | None
+    """Upper end of the mean's interval; None under two groups."""
+    median: float | None
+    """The median."""
+    quantiles: Mapping[str, float]
+    """Values at `p05`, `p25`, `p75` and `p95`; empty where n is 0."""
+
+
+def spread(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> Spread:
+    """Summarise one metric; `values` (n,) has NaN where a row has no value.
+
+    `groups` names each value's group, such as its product: the interval draws whole groups with
+    replacement. None: each value is a group of its own.
+    """
+    finite = np.isfinite(values)
+    kept = values[finite]
+    names = np.arange(len(values)) if groups is None else np.asarray(groups, dtype=str)
+    codes = np.unique(names[finite], return_inverse=True)[1]
+    number = int(codes.max()) + 1 if kept.size else 0
+    low, high = _interval(kept, codes) if number > 1 else (None, None)
+    return Spread(
+        n=int(kept.size),
+        infinite=int(np.isinf(values).sum()),
+        groups=number,
+        mean=float(kept.mean()) if kept.size else None,
+        low=low,
+        high=high,
+        median=float(np.median(kept)) if kept.size else None,
+        quantiles={
+            f"p{share:02}": float(np.percentile(kept, share))
+            for share in (5, 25, 75, 95)
+            if kept.size
+        },
+    )
+
+
+def _interval(values: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean, drawing whole groups; `codes` are 0, 1, 2 ..."""
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    rng = np.random.default_rng(SEED)
+    means = np.empty(RESAMPLES)
+    for draw in range(RESAMPLES):
+        chosen = rng.integers(len(sums), size=len(sums))
+        means[draw] = sums[chosen].sum() / counts[chosen].sum()
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def histogram(values: NDArray[np.float64], bins: int = 24) -> tuple[float, ...]:
+    """Return the heights of a histogram's bins, 0 to 1, from the least to the largest value.
+
+    The fullest bin is 1; infinities and NaN are left out. Empty where no value is finite.
+    """
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        return ()
+    low, high = float(kept.min()), float(kept.max())
+    if high - low < 1e-9:  # narrower than floats can divide into bins
+        low, high = low - 0.5, high + 0.5
+    counts = np.histogram(kept, bins=bins, range=(low, high))[0]
+    return tuple(float(count) for count in counts / counts.max())
+
+
+def worst_first(scores: pd.DataFrame) -> pd.Index:
+    """Return the index of `scores` (a column for each name in `METRICS`), the worst row first.
+
+    A row's badness is its mean rank over the metrics it has, so no metric's unit counts more than
+    another's. Rows without any value come last; ties keep their order.
+    """
+    ranks = [
+        scores[metric.name].astype(float).rank(pct=True, ascending=metric.better == "lower")
+        for metric in METRICS
+    ]
+    badness = pd.concat(ranks, axis=1).mean(axis=1)
+    return badness.sort_values(ascending=False, kind="stable", na_position="last").index

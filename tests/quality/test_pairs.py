@@ -1,0 +1,24 @@
+import numpy as np
+
+from catalogpose.quality.pairs import METRICS, score_pair
+from catalogpose.records import LABEL_ID
+
+
+def test_every_metric_has_its_value() -> None:
+    """With both maps a pair has a number under each metric's name, in their order."""
+    picture = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
+    labels = np.full((32, 24), LABEL_ID["dress"], dtype=np.uint8)
+    scores = score_pair(picture, picture[::-1], labels, labels)
+    assert list(scores) == [metric.name for metric in METRICS]
+    assert all(isinstance(value, float) for value in scores.values())
+    assert scores["parsing_agreement"] == 1.0
+
+
+def test_without_maps_the_pixels_remain() -> None:
+    """Colour needs the target's map and agreement both; SSIM and PSNR need neither."""
+    picture = np.zeros((32, 24, 3), dtype=np.uint8)
+    labels = np.full((32, 24), LABEL_ID["dress"], dtype=np.uint8)
+    bare = score_pair(picture, picture, None, None)
+    assert (bare["garment_colour_error"], bare["parsing_agreement"]) == (None, None)
+    half = score_pair(picture, picture, None, labels)
+    assert (half["garment_colour_error"], half["parsing_agreement"]) == (0.0, None)
