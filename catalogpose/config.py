@@ -98,3 +98,21 @@ class TrainOptions:
         """Raise UsageError naming the first flag that is out of range."""
         _need_device(self.device)
         _need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What `catalogpose report` shall do: score a run's pictures and show them on one page."""
+
+    run: Path | None = None
+    """The run folder; None: the one under `runs/` that was started last."""
+    device: str = "auto"
+    """One of `DEVICES`; the parser works there."""
+    shown: int = 200
+    """Rows, and failed rows, shown on the page, 0 or more, the worst of them; every row is in
+    `metrics.parquet`. A thousand rows make a page of about 40 MB."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError naming the first flag that is out of range."""
+        _need_device(self.device)
+        _need(self.shown >= 0, "--shown", "0 or more", self.shown)
