@@ -5,6 +5,8 @@ Shapes: B batch, h heads, N tokens of a layer, d channels of a head, C = h * d, 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +25,13 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 def merge_heads(tokens: Tensor) -> Tensor:
     """Turn (B, h, N, d) into (B, N, h * d)."""
     return tokens.transpose(1, 2).flatten(2)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in the tensors' own types, as devices without autocast, such as `meta`, do anyway."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def reweight(logits: Tensor, selected: Tensor, delta: float, sigma: float) -> Tensor:
@@ -80,7 +89,7 @@ def reweighted_attention(
     remember = torch.is_grad_enabled() and (
         query.requires_grad or key.requires_grad or value.requires_grad
     )
-    with torch.autocast(query.device.type, enabled=False):
+    with _without_autocast(query.device):
         scaled, wide_key, wide_value = (
             query.to(wide) * query.shape[-1] ** -0.5,
             key.to(wide),
@@ -122,7 +131,7 @@ def least_attended_regions(
         int64 (B, count): regions from the lowest score up, ties by index, -1 where fewer exist.
     """
     total = int(labels.max()) + 1 if regions is None else regions
-    with torch.autocast(query.device.type, enabled=False):
+    with _without_autocast(query.device):
         # float64 keeps regions with equal means equal, so that ties really go by index.
         mean_query = query.double().mean(dim=2)
         member = F.one_hot(labels.long(), total).double()

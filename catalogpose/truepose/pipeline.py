@@ -120,7 +120,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             table[0, label] = torch.from_numpy(np.asarray(embedding, dtype=np.float32))
         known = torch.tensor([index in embeddings for index in range(len(LABELS))])
         label_map = torch.from_numpy(labels.astype(np.int64))[None]
-        layers = self.source_unet(self.encode_photos(photo[None]))
+        layers = self.source_unet(self.encode_photos(photo[None]).to(dtype))
         chosen = choose_regions(layers, (label_map * known[label_map]).to(device), len(LABELS))
         return SourceFeatures(
             layers=layers,
@@ -138,7 +138,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
         """Turn latents z (B, c, h, w) into pictures (B, H, W, 3)."""
-        floats = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        floats = self.vae.decode(scaled).sample
         return to_bytes(floats.float().cpu().numpy())
 
     @torch.no_grad()
@@ -190,12 +191,13 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         batch = len(seeds) if halves == 2 else 0
         stacked = Conditions.stack([c.conditions for c in conditions], unconditional=batch)
         channels = self.vae.config.latent_channels
-        noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(device, dtype)
+        # z_t stays float32: in bfloat16 the rounding of every step's small change adds up.
+        noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(device)
 
         def predict(latent: Tensor, timestep: Tensor) -> Tensor:
             """Run both halves in one batch and guide (Eq. 11)."""
-            both = latent.repeat(halves, 1, 1, 1)
-            output = self.unet(both, timestep.to(device), pose, stacked)
+            both = latent.to(dtype).repeat(halves, 1, 1, 1)
+            output = self.unet(both, timestep.to(device), pose, stacked).float()
             return guide(*output.chunk(2), scale) if halves == 2 else output
 
         latent = sample(predict, noise, self.scheduler, steps or card.steps, on_step)

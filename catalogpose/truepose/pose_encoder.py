@@ -56,7 +56,8 @@ def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Te
     """
     if style not in STYLE_CHANNELS:
         raise ValueError(f"unknown pose style {style!r}; known: {', '.join(STYLE_CHANNELS)}")
-    points = joints[..., :2].float().nan_to_num()
+    # The clamp keeps squares finite: a NaN distance of an infinite joint would spoil every pixel.
+    points = joints[..., :2].float().nan_to_num().clamp(-1e6, 1e6)
     seen = (joints[..., 2] > 0) & joints[..., :2].isfinite().all(-1)
     rows = torch.arange(height, device=points.device) + 0.5
     columns = torch.arange(width, device=points.device) + 0.5
