@@ -105,7 +105,7 @@ class ReportOptions:
     """What `catalogpose report` shall do: score a run's pictures and show them on one page."""
 
     run: Path | None = None
-    """The run folder; None: the one under `runs/` that was started last."""
+    """The run folder; None: the newest under `runs/`."""
     device: str = "auto"
     """One of `DEVICES`; the parser works there."""
     shown: int = 200

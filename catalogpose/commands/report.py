@@ -1,0 +1,262 @@
+"""`catalogpose report`: score a run's pictures against the true ones and show them, worst first."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from catalogpose import __version__
+from catalogpose.catalog.files import write_atomically
+from catalogpose.catalog.labels import to_common
+from catalogpose.config import Progress, ReportOptions
+from catalogpose.errors import EnvironmentFault
+from catalogpose.quality.gallery import make_examples, make_failures
+from catalogpose.quality.page import Page, Tile, render_page
+from catalogpose.quality.pairs import METRICS
+from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
+from catalogpose.quality.scoring import Parse, score_rows
+from catalogpose.quality.summary import INTERVAL, Spread, histogram, spread, worst_first
+
+SCHEMA_VERSION = 1
+"""Of `summary.json`; it grows when a key changes its meaning or goes."""
+
+RUNS = Path("runs")
+"""Where runs lie unless their user says otherwise, relative to the working folder."""
+
+CANVAS = "the target is letterboxed to the output's size and compared whole, bars included"
+"""What is compared with what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSummary:
+    """What a report found and where it lies."""
+
+    page: Path
+    """`index.html`."""
+    metrics: Path
+    """`metrics.parquet`: one line a finished row."""
+    summary: Path
+    """`summary.json`."""
+    counts: Mapping[str, int]
+    """Number of rows `total`, `done`, `failed`, `pending` and `scored`."""
+    spreads: Mapping[str, Spread]
+    """Each metric's numbers, by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Findings:
+    """All that the summary and the page tell."""
+
+    run: RunFolder
+    """The run."""
+    scores: pd.DataFrame
+    """A line a finished row, in the manifest's order."""
+    counts: Mapping[str, int]
+    """Number of rows, as in `ReportSummary`."""
+    spreads: Mapping[str, Spread]
+    """Each metric's numbers."""
+    label_set: str | None
+    """The parser's label set; None where no map was made."""
+    notes: Sequence[str]
+    """What a reader must know before trusting the numbers."""
+
+
+def write_report(options: ReportOptions, progress: Progress | None = None) -> ReportSummary:
+    """Write `metrics.parquet`, `summary.json` and `index.html` into the run folder's `report/`.
+
+    `progress` is called after each finished row. A row whose pictures cannot be read is noted, not
+    an error. Raises UsageError where there is no run to report on.
+    """
+    run = read_run(options.run or newest_run(RUNS))
+    rows = list(run.finished())
+    findings = _find(run, rows, options.device, progress)
+    folder = run.folder / "report"
+    metrics, summary, page = (
+        folder / name for name in ("metrics.parquet", "summary.json", "index.html")
+    )
+    write_atomically(metrics, lambda file: findings.scores.to_parquet(file, index=False))
+    facts = json.dumps(_summary(findings), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(summary, lambda file: file.write(facts.encode() + b"\n"))
+    html = render_page(_page(findings, rows, options.shown))
+    write_atomically(page, lambda file: file.write(html.encode()))
+    return ReportSummary(
+        page=page,
+        metrics=metrics,
+        summary=summary,
+        counts=findings.counts,
+        spreads=findings.spreads,
+    )
+
+
+def _find(
+    run: RunFolder, rows: Sequence[Finished], device: str, progress: Progress | None
+) -> _Findings:
+    """Score every finished row and count."""
+    parse, label_set, trouble = None, None, None
+    if any(row.target for row in rows):
+        parse, label_set, trouble = _open_parser(run, device)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(rows))
+
+    scores = score_rows(rows, parse, step)
+    counts = {
+        "total": len(run.results),
+        "done": len(rows),
+        "failed": run.count("failed"),
+        "pending": run.count("pending"),
+        "scored": int(scores["ssim"].notna().sum()),
+    }
+    groups = scores["group"].to_list()
+    spreads = {
+        metric.name: spread(scores[metric.name].to_numpy(dtype=np.float64), groups)
+        for metric in METRICS
+    }
+    return _Findings(
+        run=run,
+        scores=scores,
+        counts=counts,
+        spreads=spreads,
+        label_set=label_set,
+        notes=_notes(counts, scores, label_set, trouble),
+    )
+
+
+def _open_parser(run: RunFolder, device: str) -> tuple[Parse | None, str | None, str | None]:
+    """Return the run's own parser and its label set; or why there is none, as the third."""
+    model_folder = run.facts.get("model_folder")
+    folder = Path(str(model_folder)) / "parser"
+    if model_folder is None or not folder.is_dir():
+        return None, None, f"the run's parser is not at {folder}"
+    # Torch and transformers take seconds to import, and a run without targets needs neither.
+    from catalogpose.perception.parser import Parser
+
+    parser = Parser.load(folder, _torch_device(device))
+
+    def parse(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return to_common(parser.parse(picture), parser.label_set)
+
+    return parse, parser.label_set, None
+
+
+def _torch_device(device: str) -> str:
+    """Turn one of `config.DEVICES` into torch's word; EnvironmentFault where there is no GPU."""
+    if device == "cpu":
+        return device
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise EnvironmentFault("torch sees no GPU here; --device cpu works without")
+    return "cuda:0" if gpu else "cpu"
+
+
+def _notes(
+    counts: Mapping[str, int], scores: pd.DataFrame, label_set: str | None, trouble: str | None
+) -> tuple[str, ...]:
+    """Say what limits the numbers, a sentence each."""
+    notes = []
+    unreadable = int(scores["note"].notna().sum())
+    if not counts["scored"] and not unreadable:
+        notes.append("No finished row names a true picture (column target), so none is scored.")
+    if label_set is not None:
+        notes.append(
+            "No true parsing maps are known: the targets' maps are the parser's own, so its errors "
+            "are in the garment colour error and in the parsing agreement."
+        )
+    if trouble is not None:
+        notes.append(f"No garment colour error and no parsing agreement: {trouble}.")
+    if unreadable:
+        notes.append(
+            f"{unreadable} rows could not be scored; metrics.parquet says why, column note."
+        )
+    if counts["pending"]:
+        notes.append(f"{counts['pending']} rows are pending: the run has not ended.")
+    return tuple(notes)
+
+
+def _summary(findings: _Findings) -> dict[str, Any]:
+    """Return the content of `summary.json`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": {
+            "fingerprint": findings.run.facts.get("fingerprint"),
+            "catalogpose": findings.run.facts.get("version"),
+        },
+        "rows": dict(findings.counts),
+        "failures": _failure_counts(findings.run),
+        "metrics": {
+            metric.name: asdict(findings.spreads[metric.name])
+            | {"unit": metric.unit, "better": metric.better, "definition": metric.definition}
+            for metric in METRICS
+        },
+        "protocol": {
+            "canvas": CANVAS,
+            "interval": INTERVAL,
+            "groups": "product, else source photo",
+            "target_maps": "none" if findings.label_set is None else "parser",
+            "parser_label_set": findings.label_set,
+        },
+        "notes": list(findings.notes),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what decides the numbers."""
+    libraries = ("numpy", "pandas", "pillow", "scikit-image", "torch", "transformers")
+    return {"catalogpose": __version__, "python": platform.python_version()} | {
+        name: version(name) for name in libraries
+    }
+
+
+def _failure_counts(run: RunFolder) -> dict[str, int]:
+    """Return the number of failed rows of each kind, most frequent first."""
+    failed = run.results[run.results["status"] == "failed"]
+    kinds = failed["error_class"].fillna("unknown").value_counts()
+    return {str(kind): int(number) for kind, number in kinds.items()}
+
+
+def _page(findings: _Findings, rows: Sequence[Finished], shown: int) -> Page:
+    """Return the content of the page, with the `shown` worst rows and the first failed ones."""
+    run, scores = findings.run, findings.scores
+    worst = [int(place) for place in worst_first(scores)[:shown]]
+    failed = run.results[run.results["status"] == "failed"]
+    versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
+    return Page(
+        title=run.folder.resolve().name,
+        counts=findings.counts,
+        facts={
+            "Model": str(run.facts.get("model_folder", "unknown")),
+            "Fingerprint": str(run.facts.get("fingerprint", "unknown")),
+            "Generated with": f"catalogpose {run.facts.get('version', 'unknown')}",
+            "Reported with": versions,
+        },
+        notes=findings.notes,
+        canvas=CANVAS,
+        interval=INTERVAL,
+        tiles=[
+            Tile(
+                metric=metric,
+                spread=findings.spreads[metric.name],
+                bars=histogram(scores[metric.name].to_numpy(dtype=np.float64)),
+            )
+            for metric in METRICS
+        ],
+        examples=list(make_examples((rows[at], scores.iloc[at].to_dict()) for at in worst)),
+        failures=list(make_failures(failed.head(shown))),
+        failure_counts=_failure_counts(run),
+    )
