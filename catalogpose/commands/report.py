@@ -181,10 +181,10 @@ def _notes(
         notes.append(f"No garment colour error and no parsing agreement: {trouble}.")
     if unreadable:
         notes.append(
-            f"{unreadable} rows could not be scored; metrics.parquet says why, column note."
+            f"Rows that could not be scored: {unreadable}; see column note of metrics.parquet."
         )
     if counts["pending"]:
-        notes.append(f"{counts['pending']} rows are pending: the run has not ended.")
+        notes.append(f"Rows still pending: {counts['pending']}; the run has not ended.")
     return tuple(notes)
 
 

@@ -43,7 +43,7 @@ class Spread:
     median: float | None
     """The median."""
     quantiles: Mapping[str, float]
-    """Values at `p05`, `p25`, `p75` and `p95`; empty where n is 0."""
+    """Values at `p00`, `p05`, `p25`, `p75`, `p95` and `p100`; empty where n is 0."""
 
 
 def spread(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> Spread:
@@ -68,7 +68,7 @@ def spread(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> 
         median=float(np.median(kept)) if kept.size else None,
         quantiles={
             f"p{share:02}": float(np.percentile(kept, share))
-            for share in (5, 25, 75, 95)
+            for share in (0, 5, 25, 75, 95, 100)
             if kept.size
         },
     )

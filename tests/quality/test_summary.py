@@ -10,7 +10,8 @@ def test_known_numbers() -> None:
     """Mean, median and quantiles of 0 .. 100 are what one expects."""
     found = spread(np.arange(101.0))
     assert (found.n, found.mean, found.median) == (101, 50.0, 50.0)
-    assert dict(found.quantiles) == {"p05": 5.0, "p25": 25.0, "p75": 75.0, "p95": 95.0}
+    shares = {"p00": 0.0, "p05": 5.0, "p25": 25.0, "p75": 75.0, "p95": 95.0, "p100": 100.0}
+    assert dict(found.quantiles) == shares
 
 
 def test_the_interval_is_that_of_the_mean() -> None:
