@@ -27,6 +27,24 @@ def _need_device(device: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParseOptions:
+    """What `catalogpose parse` shall do: maps and embeddings of every source, into the cache."""
+
+    manifest: Path
+    """The manifest, Parquet or CSV."""
+    model: str | None = None
+    """A model folder or a hub id; None: the model that comes with the package."""
+    cache: Path | None = None
+    """Folder of parsing maps and embeddings; None: the user's cache folder."""
+    device: str = "auto"
+    """One of `DEVICES`."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError naming the first flag that is out of range."""
+        _need_device(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
     """What `catalogpose generate` shall do: one picture for every row of a manifest."""
 

@@ -96,6 +96,9 @@ class Cache:
         self._index_new_parts()
         return self._places.keys() | self._buffer.keys()
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._buffer or key in self._places
+
     def get(self, key: str) -> Record | None:
         """Return the record last put under a key; None where there is none."""
         if key in self._buffer:

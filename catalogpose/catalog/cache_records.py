@@ -142,7 +142,7 @@ def _region_cells(region: Region) -> dict[str, Any]:
 
 
 def make_unit(record: ClipRecord) -> ClipRecord:
-    """Return a record whose embeddings are float16 of unit length; `ValueError` where one is none."""
+    """Return a record with embeddings float16 of unit length; `ValueError` where one is zero."""
     embeddings = {}
     for label, vector in record.embeddings.items():
         long = np.asarray(vector, dtype=np.float32)

@@ -26,6 +26,10 @@ REGION_FLOOR = 0.0005
 """Smallest region that counts, as a share of the person's pixels; smaller ones are crumbs."""
 
 
+LABEL_SETS_FILE = Path(__file__).with_name("label_sets.json")
+"""Every label set's labels and what each becomes, as data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
     """The labels of one kind of parser and what each becomes in the common vocabulary."""
@@ -40,7 +44,7 @@ class LabelSet:
 
 def _load_label_sets() -> dict[str, LabelSet]:
     """Read the shipped `label_sets.json`."""
-    data = json.loads(Path(__file__).with_name("label_sets.json").read_text(encoding="utf-8"))
+    data = json.loads(LABEL_SETS_FILE.read_text(encoding="utf-8"))
     return {
         name: LabelSet(
             name=name,

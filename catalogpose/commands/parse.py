@@ -1,0 +1,135 @@
+"""`catalogpose parse`: the maps and embeddings of all sources, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from catalogpose.catalog.cache import default_cache_folder
+from catalogpose.catalog.files import sha256_file
+from catalogpose.catalog.manifest import check_manifest, read_rows
+from catalogpose.catalog.photos import read_photo
+from catalogpose.config import ParseOptions, Progress
+from catalogpose.errors import RowError
+from catalogpose.records import Row
+from catalogpose.run.perceive import Perception
+from catalogpose.truepose.model import resolve_model
+
+SHOWN_FAILURES = 10
+"""Failed rows that the summary names; the number of all is beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParseSummary:
+    """What `parse` did."""
+
+    rows: int
+    """Rows of the manifest."""
+    sources: int
+    """Different photos among them, by content; photos that cannot be read count by their paths."""
+    parsed: int
+    """Maps that the parser made."""
+    embedded: int
+    """Photos whose regions CLIP embedded."""
+    cached: int
+    """Photos of which the cache held everything."""
+    failed: tuple[tuple[str, str, str], ...]
+    """Id, stage and reason of each row whose photo cannot be done."""
+    cache: Path
+    """The cache folder."""
+    seconds: float
+    """Time that it took."""
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's exit code: 0 if every row can be generated, 3 if some cannot."""
+        return 3 if self.failed else 0
+
+    def __str__(self) -> str:
+        """Tell a person what was done and what failed."""
+        if self.parsed or self.embedded:
+            did = (
+                f"{self.parsed} parsed, {self.embedded} embedded, {self.cached} in the cache before"
+            )
+        else:
+            did = f"nothing to compute, {self.cached} in the cache before"
+        lines = [
+            f"{self.rows} rows, {self.sources} sources: {did}, {len(self.failed)} rows failed; "
+            f"{self.seconds:.1f} s; {self.cache}"
+        ]
+        for row_id, stage, reason in self.failed[:SHOWN_FAILURES]:
+            lines.append(f"row {row_id!r}: {stage}: {reason}")
+        if len(self.failed) > SHOWN_FAILURES:
+            lines.append(f"and {len(self.failed) - SHOWN_FAILURES} more")
+        return "\n".join(lines)
+
+
+def parse_manifest(options: ParseOptions, progress: Progress | None = None) -> ParseSummary:
+    """Fill the cache with what `generate` needs of the sources of a manifest.
+
+    A photo that cannot be done fails its rows, not the command. A second call with the same photos
+    and model computes nothing and loads no model; one that was killed goes on with what was not yet
+    written. Raises `ManifestError`, `UsageError` and `EnvironmentFault`.
+    """
+    started = time.monotonic()
+    rows = check_manifest(options.manifest)
+    cache = options.cache or default_cache_folder()
+    with Perception(resolve_model(options.model), cache, options.device) as eyes:
+        sources = _Sources(eyes)
+        failed = []
+        for done, row in enumerate(read_rows(options.manifest), start=1):
+            error = sources.see(row)
+            if error is not None:
+                failed.append((row.id, error.stage, error.message))
+            if progress is not None:
+                progress(done, rows)
+    return ParseSummary(
+        rows=rows,
+        sources=len(sources.photos),
+        parsed=eyes.parsed,
+        embedded=eyes.embedded,
+        cached=eyes.recalled,
+        failed=tuple(failed),
+        cache=cache,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Sources:
+    """The sources met so far; each is seen once, however many rows it has."""
+
+    def __init__(self, eyes: Perception) -> None:
+        """Start before the first row."""
+        self.photos: set[str] = set()
+        self._eyes = eyes
+        self._outcomes: dict[tuple[str, str | None, str | None], RowError | None] = {}
+        self._hash = lru_cache(4096)(_hash_or_path)
+
+    def see(self, row: Row) -> RowError | None:
+        """Make sure that the cache has all of a row's source; return why it cannot, else None."""
+        sha256 = self._hash(row.source)
+        self.photos.add(sha256)
+        ready = None if row.parsing is None else self._hash(row.parsing)
+        key = (sha256, ready, row.label_set)
+        if key not in self._outcomes:
+            self._outcomes[key] = self._look(row, sha256)
+        return self._outcomes[key]
+
+    def _look(self, row: Row, sha256: str) -> RowError | None:
+        """See one source that was not met before."""
+        try:
+            if not self._eyes.recall(sha256, row.parsing, row.label_set):
+                self._eyes.look(read_photo(row.source), row.parsing, row.label_set)
+        except RowError as error:
+            return error
+        return None
+
+
+def _hash_or_path(path: Path) -> str:
+    """Return a file's hash; its path where it cannot be read, which whoever decodes it will say."""
+    try:
+        return sha256_file(path)
+    except OSError:
+        return str(path)
