@@ -32,7 +32,9 @@ class ManifestError(UsageError):
     """The faults of one manifest; `str(error)` has one line a fault."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        """Keep every fault; each is a whole line such as `row 3, column source: missing file a.png`."""
+        """Keep every fault; each is a whole line such as `row 3, column source: missing file
+        a.png`.
+        """
         super().__init__("\n".join(faults))
         self.faults = tuple(faults)
 
@@ -49,7 +51,7 @@ class LockedError(CatalogposeError):
     exit_code = 5
 
 
-class EnvironmentFault(CatalogposeError):
+class EnvironmentFault(CatalogposeError):  # noqa: N818  # EnvironmentError is Python's own
     """The machine lacks something that the run needs."""
 
     exit_code = 6
@@ -58,12 +60,15 @@ class EnvironmentFault(CatalogposeError):
 class RowError(CatalogposeError):
     """One row cannot be done; the run records it and goes on.
 
-    `stage` says where in the row's journey: `photo`, `parsing`, `pose`, `embedding`, `generate`, `write`, `worker`.
+    `stage` says where in the row's journey: `photo`, `parsing`, `pose`, `embedding`, `generate`,
+    `write`, `worker`.
     `error_class` is a short fixed word to count by, such as `truncated` or `too-large`.
     """
 
     def __init__(self, stage: str, error_class: str, message: str) -> None:
-        """Say where (`stage`), of what kind (`error_class`) and, for a person, why (`message`, one line)."""
+        """Say where (`stage`), of what kind (`error_class`) and, for a person, why (`message`, one
+        line).
+        """
         super().__init__(message)
         self.stage = stage
         self.error_class = error_class

@@ -40,7 +40,9 @@ LABELS = (
     "shoe",
     "skin",
 )
-"""The common vocabulary of parsing maps: a label's id is its index. 24 to 27 are for parsers that know no sides."""
+"""The common vocabulary of parsing maps: a label's id is its index. 24 to 27 are for parsers that
+know no sides.
+"""
 
 LABEL_ID: Mapping[str, int] = {name: index for index, name in enumerate(LABELS)}
 """A label's id by its name."""
@@ -60,7 +62,9 @@ class Pose:
     """Where a person's joints are."""
 
     joints: NDArray[np.float32]
-    """(18, 3) in the order of `JOINTS`: x, y in pixels of the canvas and confidence 0..1; NaN, NaN, 0 where missing."""
+    """(18, 3) in the order of `JOINTS`: x, y in pixels of the canvas and confidence 0..1; NaN, NaN,
+    0 where missing.
+    """
     width: int
     """Canvas width in pixels."""
     height: int
@@ -69,7 +73,9 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """The one transform from a picture of any size to the model's canvas: scale, then centre, never stretch."""
+    """The one transform from a picture of any size to the model's canvas: scale, then centre, never
+    stretch.
+    """
 
     scale: float
     """Canvas pixels per source pixel, the same in x and y."""
@@ -84,7 +90,9 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, width: int, height: int) -> Letterbox:
-        """Return the transform that shows a source of this size whole and centred on a canvas of that size."""
+        """Return the transform that shows a source of this size whole and centred on a canvas of
+        that size.
+        """
         scale = min(width / source_width, height / source_height)
         left = (width - source_width * scale) / 2
         top = (height - source_height * scale) / 2
@@ -120,7 +128,9 @@ class Row:
     pose: Path
     """The target pose, a JSON file."""
     pose_size: tuple[int, int] | None = None
-    """Width and height of the pose's canvas; None: what the file says, else the upright source's size."""
+    """Width and height of the pose's canvas; None: what the file says, else the upright source's
+    size.
+    """
     target: Path | None = None
     """The true picture, for `report`; None where none exists."""
     product: str | None = None
@@ -142,7 +152,9 @@ class Outcome:
     id: str
     """The row's id."""
     digest: str
-    """Hash of everything that decides the picture; a row whose digest is in the ledger as done is not done again."""
+    """Hash of everything that decides the picture; a row whose digest is in the ledger as done is
+    not done again.
+    """
     status: Literal["done", "failed"]
     """Whether there is a picture."""
     output: str | None = None

@@ -1,4 +1,5 @@
-"""Human-parsing-guided attention as plain functions: tensors in, tensors out (TruePose, Eq. 6 to 9).
+"""Human-parsing-guided attention as plain functions: tensors in, tensors out (TruePose, Eq. 6 to
+9).
 
 Shapes: B batch, h heads, N tokens of a layer, d channels of a head, C = h * d, T condition tokens.
 """
@@ -46,14 +47,17 @@ def reweight(logits: Tensor, selected: Tensor, delta: float, sigma: float) -> Te
         delta: Raises selected keys; 0.6 in the paper.
         sigma: Lowers the others; 0.3 in the paper.
     """
-    positive = logits.relu()
-    return torch.where(selected, delta * logits + positive, (1 + sigma) * logits - positive)
+    slope = torch.where(selected, delta, 1 + sigma).to(logits.dtype)
+    sign = torch.where(selected, 1.0, -1.0).to(logits.dtype)
+    return torch.addcmul(logits * slope, logits.relu(), sign)
 
 
 def _attend_chunk(
     query: Tensor, key: Tensor, value: Tensor, selected: Tensor, delta: float, sigma: float
 ) -> Tensor:
-    """Compute Eq. 6-7 for a few queries; recomputed in the backward pass, so its logits never pile up."""
+    """Compute Eq. 6-7 for a few queries; recomputed in the backward pass, so its logits never pile
+    up.
+    """
     logits = query @ key.transpose(-1, -2)
     return reweight(logits, selected, delta, sigma).softmax(dim=-1) @ value
 

@@ -1,4 +1,6 @@
-"""The model folder: where it is, and the card beside its weights that says what they need and whence they come."""
+"""The model folder: where it is, and the card beside its weights that says what they need and
+whence they come.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,8 @@ def resolve_model(name: str | None) -> Path:
     """Return the local folder of a model.
 
     Args:
-        name: A folder, or a hub id such as `team/model`, which is downloaded. None: the bundled model.
+        name: A folder, or a hub id such as `team/model`, which is downloaded. None: the bundled
+            model.
 
     Raises:
         UsageError: If there is no such folder and the hub does not answer with one.

@@ -1,4 +1,6 @@
-"""TruePose as a diffusers pipeline: a source looked at once, then any number of poses painted from it."""
+"""TruePose as a diffusers pipeline: a source looked at once, then any number of poses painted from
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,12 @@ from torch import Tensor
 
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
+from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.model import ModelCard, read_card, resolve_model, write_card
 from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
 from catalogpose.truepose.regions import label_mask
 from catalogpose.truepose.sampling import guide, make_noise, sample
-from catalogpose.truepose.siamese import (
-    Conditions,
-    SourceLayer,
-    SourceNet,
-    TargetNet,
-    choose_regions,
-)
+from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,9 @@ class SourceFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseConditions:
-    """A source seen with the label set of a target pose; shared by every pose that shows the same labels."""
+    """A source seen with the label set of a target pose; shared by every pose that shows the same
+    labels.
+    """
 
     conditions: Conditions
     """C for every layer (Eq. 6 to 9), batch 1."""
@@ -56,7 +55,8 @@ class PoseConditions:
 class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers ships no types
     """Human-parsing-guided attention diffusion over a model folder.
 
-    `encode_source` runs once a source, `condition` once a source and label set, `generate` once a batch of
+    `encode_source` runs once a source, `condition` once a source and label set, `generate` once a
+    batch of
     poses; calling the pipeline does all three for one source.
     """
 
@@ -71,7 +71,9 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
     ) -> None:
-        """Take the five components that a model folder holds; `card` is set by whoever makes the pipeline."""
+        """Take the five components that a model folder holds; `card` is set by whoever makes the
+        pipeline.
+        """
         super().__init__()
         self.register_modules(
             unet=unet,
@@ -84,7 +86,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None, **options: Any) -> Self:
-        """Load a model folder or hub id; None: the bundled model. Weights are read as safetensors only.
+        """Load a model folder or hub id; None: the bundled model. Weights are read as safetensors
+        only.
 
         Raises:
             UsageError: If it is not a catalogpose model folder.
@@ -112,7 +115,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         Args:
             photo: (H, W, 3), on the model's canvas.
             labels: (H, W), its parsing map in the common vocabulary.
-            embeddings: One CLIP embedding (D,) a label id. A region without one is never chosen by CAA.
+            embeddings: One CLIP embedding (D,) a label id. A region without one is never chosen by
+                CAA.
         """
         device, dtype = self.device, self.unet.dtype
         table = torch.zeros(1, len(LABELS), self.unet.config.clip_width)
@@ -131,9 +135,12 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
-        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's mean times its scaling factor."""
+        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's mean times its scaling
+        factor.
+        """
         floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
-        return self.vae.encode(floats).latent_dist.mean * self.vae.config.scaling_factor
+        latents: Tensor = self.vae.encode(floats).latent_dist.mean * self.vae.config.scaling_factor
+        return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
@@ -168,7 +175,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         guidance: float | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses, each from its own source conditions and its own noise (Eq. 5 and 11).
+        """Paint a batch of poses, each from its own source conditions and its own noise (Eq. 5 and
+        11).
 
         Args:
             conditions: One a picture.
@@ -197,8 +205,11 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         def predict(latent: Tensor, timestep: Tensor) -> Tensor:
             """Run both halves in one batch and guide (Eq. 11)."""
             both = latent.to(dtype).repeat(halves, 1, 1, 1)
-            output = self.unet(both, timestep.to(device), pose, stacked).float()
-            return guide(*output.chunk(2), scale) if halves == 2 else output
+            output: Tensor = self.unet(both, timestep.to(device), pose, stacked).float()
+            if halves == 1:
+                return output
+            unconditional, conditional = output.chunk(2)
+            return guide(unconditional, conditional, scale)
 
         latent = sample(predict, noise, self.scheduler, steps or card.steps, on_step)
         return self.decode_latents(latent)
@@ -233,7 +244,9 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
 
 def load_pipeline(folder: Path, device: str) -> TruePosePipeline:
-    """Load a model folder onto a device: float32 on the CPU, bfloat16 on a GPU (the VAE stays float32)."""
+    """Load a model folder onto a device: float32 on the CPU, bfloat16 on a GPU (the VAE stays
+    float32).
+    """
     diffusers_logging.disable_progress_bar()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     pipe = TruePosePipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32})

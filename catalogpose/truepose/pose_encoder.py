@@ -1,4 +1,6 @@
-"""The target pose as pictures, and the four convolutions that add it to the noisy latent (TruePose, section 4.4)."""
+"""The target pose as pictures, and the four convolutions that add it to the noisy latent (TruePose,
+section 4.4).
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,23 @@ def _rainbow() -> Tensor:
     return ramps.clamp(0, 1)
 
 
-def _distance_to_bone(grid: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return the distance (B, H, W) of each pixel centre `grid` (H, W, 2) to the segment between two points (B, 2)."""
-    along = (end - start)[:, None, None]
-    offset = grid - start[:, None, None]
-    length = along.square().sum(-1).clamp(min=1e-6)
-    share = ((offset * along).sum(-1) / length).clamp(0, 1)
-    return (offset - share[..., None] * along).norm(dim=-1)
+def _distance_to_bone(x: Tensor, y: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Return the distance (B, H, W) of pixel centres x (W,), y (H, 1) to segments between points
+    (B, 2).
+    """
+    start_x, start_y = start[:, 0, None, None], start[:, 1, None, None]
+    along_x, along_y = end[:, 0, None, None] - start_x, end[:, 1, None, None] - start_y
+    length = (along_x.square() + along_y.square()).clamp(min=1e-6)
+    away_x, away_y = x - start_x, y - start_y
+    share = (away_x * (along_x / length) + away_y * (along_y / length)).clamp(0, 1)
+    return torch.hypot(away_x - share * along_x, away_y - share * along_y)
 
 
 def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Tensor:
     """Draw skeletons, antialiased, so that a fraction of a pixel shows.
 
-    Bones are painted one over the other in the colour of their second joint, dimmed to 0.6, then joints
+    Bones are painted one over the other in the colour of their second joint, dimmed to 0.6, then
+    joints
     in full colour. A bone or a joint with a missing end is left out. Widths are a share of the
     height, so that a pose looks the same at every size.
 
@@ -59,32 +65,40 @@ def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Te
     # The clamp keeps squares finite: a NaN distance of an infinite joint would spoil every pixel.
     points = joints[..., :2].float().nan_to_num().clamp(-1e6, 1e6)
     seen = (joints[..., 2] > 0) & joints[..., :2].isfinite().all(-1)
-    rows = torch.arange(height, device=points.device) + 0.5
-    columns = torch.arange(width, device=points.device) + 0.5
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    y = torch.arange(height, device=points.device)[:, None] + 0.5
+    x = torch.arange(width, device=points.device) + 0.5
     colours = _rainbow().to(points.device)
     picture = torch.zeros(len(points), 3, height, width, device=points.device)
     bone, dot = max(height / 200, 0.6), max(height / 110, 1.1)
     for first, second in LIMBS:
-        distance = _distance_to_bone(grid, points[:, first], points[:, second])
+        distance = _distance_to_bone(x, y, points[:, first], points[:, second])
         ink = (bone + 0.5 - distance).clamp(0, 1) * (seen[:, first] & seen[:, second])[
             :, None, None
         ]
         picture = picture.lerp(0.6 * colours[second][None, :, None, None], ink[:, None])
-    away = (grid[None, None] - points[:, :, None, None]).norm(dim=-1)
+    away_x = x - points[..., 0, None, None]
+    away_y = y - points[..., 1, None, None]
     for joint in range(18):
-        ink = (dot + 0.5 - away[:, joint]).clamp(0, 1) * seen[:, joint, None, None]
+        ink = (dot + 0.5 - torch.hypot(away_x[:, joint], away_y[:, joint])).clamp(0, 1) * seen[
+            :, joint, None, None
+        ]
         picture = picture.lerp(colours[joint][None, :, None, None], ink[:, None])
     if style == "rgb":
         return picture
-    blobs = torch.exp(-0.5 * (away / (height / 43)).square()) * seen[:, :, None, None]
+    # A Gaussian is the product of its profiles along x and y.
+    spread = height / 43
+    blobs = torch.exp(-0.5 * (away_y / spread).square()) * torch.exp(
+        -0.5 * (away_x / spread).square()
+    )
+    blobs = blobs * seen[:, :, None, None]
     return torch.cat([picture, blobs], dim=1)
 
 
 class PoseEncoder(ModelMixin, ConfigMixin):
     """Four convolutions from a pose picture to features at the latent's size.
 
-    Three of them halve the picture; the last starts at zero, so that training starts from the plain UNet.
+    Three of them halve the picture; the last starts at zero, so that training starts from the plain
+    UNet.
     """
 
     @register_to_config
@@ -94,7 +108,9 @@ class PoseEncoder(ModelMixin, ConfigMixin):
         widths: tuple[int, int, int] = (16, 32, 96),
         out_channels: int = 320,
     ) -> None:
-        """Build the layers: `in_channels` of the pose style, `out_channels` of the UNet's first layer."""
+        """Build the layers: `in_channels` of the pose style, `out_channels` of the UNet's first
+        layer.
+        """
         super().__init__()
         channels = (in_channels, *widths)
         self.stages = nn.ModuleList(
@@ -108,7 +124,9 @@ class PoseEncoder(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, pose: Tensor) -> Tensor:
-        """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, ceil(H / 8), ceil(W / 8))."""
+        """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, ceil(H / 8),
+        ceil(W / 8)).
+        """
         hidden = pose
         for stage in self.stages:
             hidden = F.silu(stage(hidden))

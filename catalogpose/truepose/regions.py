@@ -1,4 +1,6 @@
-"""Which regions of the source a target pose shows, and parsing maps at a layer's size: tensors in, tensors out."""
+"""Which regions of the source a target pose shows, and parsing maps at a layer's size: tensors in,
+tensors out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ def selected_labels(
     """Return A_tau, the labels that a target pose shows (TruePose, section 4.2; the table is ours).
 
     Args:
-        joints: (18, 3) array or tensor, x, y and confidence in the order of `records.JOINTS`. A joint is
+        joints: (18, 3) array or tensor, x, y and confidence in the order of `records.JOINTS`. A
+            joint is
             seen where its confidence is above 0 and its coordinates are finite.
         table: For each label its clauses, each `{"at_least": n, "of": [joint indices]}`. A label is
             shown where at least one clause holds; keys may be ids or names.
@@ -62,6 +65,8 @@ def selection_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def label_grid(label_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring a label map int (B, H, W) to a layer's size by the nearest pixel: int64 (B, height * width)."""
+    """Bring a label map int (B, H, W) to a layer's size by the nearest pixel: int64 (B, height *
+    width).
+    """
     nearest = F.interpolate(label_map[:, None].float(), size=size, mode="nearest-exact")
     return nearest.flatten(1).long()

@@ -38,7 +38,8 @@ def sample(
     """Run a diffusers scheduler from noise to a latent.
 
     Args:
-        predict: Takes z_t (B, c, h, w) and a timestep (a tensor without axes, on the CPU) and returns
+        predict: Takes z_t (B, c, h, w) and a timestep (a tensor without axes, on the CPU) and
+            returns
             the model's guided prediction, of the kind that the scheduler's configuration names.
         noise: (B, c, h, w), standard normal.
         scheduler: A diffusers scheduler such as `DDIMScheduler`; its timesteps are set here.

@@ -1,0 +1,113 @@
+"""Studio pictures as arrays, drawn once and kept in parts, for every net to learn from."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogpose.catalog.files import write_atomically
+from catalogpose.studio import SPLITS, draw_view
+from catalogpose.training.loop import Progress
+
+PART = 50
+"""Products in one part file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """P products seen V times each."""
+
+    photos: NDArray[np.uint8]
+    """(P, V, H, W, 3)."""
+    labels: NDArray[np.uint8]
+    """(P, V, H, W), ids in `records.LABELS`."""
+    joints: NDArray[np.float32]
+    """(P, V, 18, 3), x, y in pixels and confidence."""
+    captions: Sequence[Sequence[dict[str, str]]]
+    """A phrase a region for each view, by label name."""
+
+
+def _draw_part(first: int, count: int, views: int, size: tuple[int, int], path: Path) -> None:
+    """Draw `count` products from id `first` on and write them as one part."""
+    pictures = [
+        [draw_view(product, view, height=size[0], width=size[1]) for view in range(views)]
+        for product in range(first, first + count)
+    ]
+    captions = [[dict(p.region_captions) for p in row] for row in pictures]
+    write_atomically(
+        path,
+        lambda file: np.savez(
+            file,
+            photos=np.stack([[p.photo for p in row] for row in pictures]),
+            labels=np.stack([[p.labels for p in row] for row in pictures]),
+            joints=np.stack([[p.joints for p in row] for row in pictures]).astype(np.float32),
+            captions=np.frombuffer(json.dumps(captions).encode(), dtype=np.uint8),
+        ),
+    )
+
+
+def draw_pictures(
+    folder: Path,
+    split: str,
+    products: int,
+    views: int,
+    size: tuple[int, int],
+    *,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Pictures:
+    """Draw (or read again) the first products of a split.
+
+    Args:
+        folder: Where the parts lie; parts already there are not drawn again.
+        split: `train`, `validation` or `test`.
+        products: How many.
+        views: Pictures of each.
+        size: Height and width in pixels.
+        workers: Processes that draw.
+        progress: Told how many parts are done; None: nobody is told.
+    """
+    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}"
+    folder.mkdir(parents=True, exist_ok=True)
+    start = SPLITS[split].start
+    parts = [
+        (
+            start + offset,
+            min(PART, products - offset),
+            folder / f"{offset:06d}-{min(PART, products - offset)}.npz",
+        )
+        for offset in range(0, products, PART)
+    ]
+    missing = [part for part in parts if not part[2].exists()]
+    if missing:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            tasks = [
+                pool.submit(_draw_part, first, count, views, size, path)
+                for first, count, path in missing
+            ]
+            for done, task in enumerate(as_completed(tasks), start=1):
+                task.result()
+                if progress is not None:
+                    progress(f"drawing {split}", done, len(tasks))
+    return _read_parts([path for _, _, path in parts])
+
+
+def _read_parts(paths: Sequence[Path]) -> Pictures:
+    """Join the parts in order."""
+    columns: dict[str, list[NDArray[np.generic]]] = {"photos": [], "labels": [], "joints": []}
+    captions: list[list[dict[str, str]]] = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as part:
+            for name, column in columns.items():
+                column.append(part[name])
+            captions.extend(json.loads(part["captions"].tobytes()))
+    joined = {name: np.concatenate(column) for name, column in columns.items()}
+    return Pictures(**joined, captions=captions)  # type: ignore[arg-type]  # the parts' types are fixed above

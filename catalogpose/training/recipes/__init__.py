@@ -1,0 +1,56 @@
+"""Recipes as small readable files: everything that decides a model, and nothing about a machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalogpose.errors import UsageError
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is made from studio pictures; a section holds a net's configuration and its
+    schedule.
+    """
+
+    name: str
+    """The model's name, for its card."""
+    height: int
+    """Canvas height in pixels."""
+    width: int
+    """Canvas width in pixels."""
+    products: int
+    """Products drawn to learn from."""
+    views: int
+    """Views of each product."""
+    vae: Mapping[str, Any]
+    """`widths`, `latent_channels`, `schedule`."""
+    clip: Mapping[str, Any]
+    """`model` (open_clip's configuration), `schedule`."""
+    parser: Mapping[str, Any]
+    """`model` (SegformerConfig's options), `schedule`."""
+    truepose: Mapping[str, Any]
+    """`unet`, `pose`, `pose_style`, `scheduler`, `schedule`, and the card's `steps` and `guidance`.
+    """
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a shipped recipe by name, or a JSON file by path.
+
+    Raises:
+        UsageError: If there is no such recipe, or it lacks a section.
+    """
+    path = FOLDER / f"{name}.json" if (FOLDER / f"{name}.json").is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json")))
+        raise UsageError(f"no recipe {name!r}; known: {known}, or the path of a JSON file")
+    try:
+        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not a recipe: {error}") from None

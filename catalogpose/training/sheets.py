@@ -1,0 +1,24 @@
+"""Preview sheets: rows of pictures in one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def write_sheet(path: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
+    """Write rows of pictures, each (n, H, W, 3) of one size, under one another; short rows end in
+    white.
+    """
+    longest = max(len(row) for row in rows)
+    height, width = rows[0].shape[1:3]
+    sheet = np.full((len(rows) * height, longest * width, 3), 255, dtype=np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = picture
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)

@@ -1,0 +1,263 @@
+"""From a recipe to a model folder: pictures, VAE, CLIP, TruePose, parser, each stage resumable on
+its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from numpy.typing import NDArray
+
+from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.perception.clip import Clip
+from catalogpose.training.clip import train_clip
+from catalogpose.training.loop import Progress, Schedule
+from catalogpose.training.parser import train_parser
+from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.recipes import Recipe
+from catalogpose.training.sheets import write_sheet
+from catalogpose.training.truepose import Pairs, TruePoseNets, prepare_pairs, train_truepose
+from catalogpose.training.vae import make_vae, train_vae
+from catalogpose.truepose.model import ModelCard
+from catalogpose.truepose.pipeline import TruePosePipeline
+
+STAGES = ("vae", "clip", "truepose", "parser", "assemble")
+"""In the order in which they run; a stage needs those before it, the parser none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where a recipe is carried out."""
+
+    recipe: Recipe
+    """What is made."""
+    folder: Path
+    """`work/` holds pictures, checkpoints, losses and sheets; `model/` is the result."""
+    device: str
+    """Where nets are trained."""
+    progress: Progress | None = None
+    """Told what is done; None: nobody is told."""
+
+    @property
+    def work(self) -> Path:
+        """The folder of all that is not the result."""
+        return self.folder / "work"
+
+    @property
+    def model(self) -> Path:
+        """The model folder that is made."""
+        return self.folder / "model"
+
+    def pictures(self, split: str) -> Pictures:
+        """Draw, or read again, the pictures of a split: the recipe's number to learn from, fewer to
+        look at.
+        """
+        recipe = self.recipe
+        products = recipe.products if split == "train" else min(24, recipe.products)
+        size = (recipe.height, recipe.width)
+        return draw_pictures(
+            self.work / "pictures", split, products, recipe.views, size,
+            workers=os.cpu_count() or 1, progress=self.progress,
+        )  # fmt: skip
+
+
+def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Forget which product a picture shows: (P, V, H, W, 3) to (P * V, H, W, 3)."""
+    return photos.reshape(-1, *photos.shape[2:])
+
+
+def run_vae(shop: Workshop) -> None:
+    """Train the VAE and write `vae/` in float16."""
+    options = shop.recipe.vae
+    torch.manual_seed(0)
+    vae = make_vae(tuple(options["widths"]), options["latent_channels"])
+    train_vae(
+        _flat(shop.pictures("train").photos),
+        _flat(shop.pictures("validation").photos),
+        vae,
+        Schedule(**options["schedule"]),
+        shop.work / "vae",
+        device=shop.device,
+        progress=shop.progress,
+    )
+    vae.half().save_pretrained(str(shop.model / "vae"))
+
+
+def run_clip(shop: Workshop) -> None:
+    """Train CLIP and write `clip/` in float16."""
+    options = shop.recipe.clip
+    torch.manual_seed(1)
+    train_clip(
+        shop.pictures("train"), options["model"], Schedule(**options["schedule"]), shop.work / "clip",
+        shop.model / "clip", device=shop.device, progress=shop.progress,
+    )  # fmt: skip
+
+
+def run_parser(shop: Workshop) -> None:
+    """Train the parser and write `parser/` in float16."""
+    options = shop.recipe.parser
+    torch.manual_seed(2)
+    train_parser(
+        shop.pictures("train"), options["model"], Schedule(**options["schedule"]), shop.work / "parser",
+        shop.model / "parser", device=shop.device, progress=shop.progress,
+    )  # fmt: skip
+
+
+def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
+    """Prepare the pairs of a split with the trained VAE and CLIP."""
+    path = shop.work / f"pairs-{split}.npz"
+    return prepare_pairs(shop.pictures(split), vae, clip, path, shop.progress)
+
+
+def run_truepose(shop: Workshop) -> None:
+    """Train both UNets and the pose encoder and write them, with the scheduler, in float16."""
+    recipe, options = shop.recipe, shop.recipe.truepose
+    vae = AutoencoderKL.from_pretrained(str(shop.model / "vae"), dtype=torch.float32).to(
+        shop.device
+    )
+    clip = Clip.load(shop.model / "clip", shop.device)
+    pairs = _pairs(shop, "train", vae, clip)
+    channels = recipe.vae["latent_channels"]
+    unet = {
+        **options["unet"],
+        "in_channels": channels,
+        "out_channels": channels,
+        "sample_size": None,
+    }
+    torch.manual_seed(3)
+    nets = TruePoseNets(
+        unet, _pose_options(options), clip.width, options.get("hpfa_residual", True)
+    )
+    scheduler = DDIMScheduler(**options["scheduler"])
+    pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
+    pipe.card = make_card(recipe, {})
+    held_out = shop.pictures("validation")
+    preview = _preview(shop, pipe, held_out, _pairs(shop, "validation", vae, clip))
+    schedule = Schedule(**options["schedule"])
+    train_truepose(
+        pairs, nets, scheduler, options["pose_style"], schedule, shop.work / "truepose",
+        device=shop.device, preview=preview, progress=shop.progress,
+    )  # fmt: skip
+    for name in ("unet", "source_unet", "pose_encoder"):
+        getattr(nets, name).half().save_pretrained(str(shop.model / name))
+    scheduler.save_pretrained(str(shop.model / "scheduler"))
+
+
+def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pose encoder's options with the channels that the pose style has."""
+    from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
+
+    return {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
+
+
+def _preview(
+    shop: Workshop, pipe: TruePosePipeline, pictures: Pictures, pairs: Pairs
+) -> Callable[[int], None]:
+    """Return a function that paints held-out pairs: sources, results, targets, one under the other."""
+    count = min(12, len(pictures.photos))
+
+    def preview(step: int) -> None:
+        """Write the sheet with the weights as they are."""
+        pipe.unet.eval()
+        with torch.no_grad():
+            conditions = []
+            for p in range(count):
+                embeddings = {
+                    int(i): pairs.embeddings[p, 0, i] for i in np.flatnonzero(pairs.known[p, 0])
+                }
+                features = pipe.encode_source(
+                    pictures.photos[p, 0], pictures.labels[p, 0], embeddings
+                )
+                conditions.append(
+                    pipe.condition(features, frozenset(np.flatnonzero(pairs.shown[p, 1]).tolist()))
+                )
+            results = pipe.generate(conditions, pictures.joints[:count, 1], list(range(count)))
+        pipe.unet.train()
+        write_sheet(
+            shop.work / "truepose" / "preview.png",
+            [pictures.photos[:count, 0], results, pictures.photos[:count, 1]],
+        )
+        error = (results.astype(np.float64) - pictures.photos[:count, 1]) ** 2
+        psnr = float(np.mean(10 * np.log10(255**2 / error.mean(axis=(1, 2, 3)))))
+        with (shop.work / "truepose" / "preview.csv").open("a", encoding="utf-8") as file:
+            file.write(f"{step},{psnr:.3f}\n")
+
+    return preview
+
+
+def make_card(recipe: Recipe, training: Mapping[str, object]) -> ModelCard:
+    """Return the model card of a recipe."""
+    options = recipe.truepose
+    return ModelCard(
+        name=recipe.name,
+        height=recipe.height,
+        width=recipe.width,
+        steps=options["steps"],
+        guidance=options["guidance"],
+        keypoint_table=keypoint_table_hash(load_keypoint_table()),
+        pose_style=options["pose_style"],
+        licence="Apache-2.0",
+        training=training,
+    )
+
+
+def run_assemble(shop: Workshop) -> None:
+    """Write `model_index.json` and the card: the folder is then a model."""
+    parts = {
+        name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder", "vae")
+    }
+    from catalogpose.truepose.pose_encoder import PoseEncoder
+    from catalogpose.truepose.siamese import SourceNet, TargetNet
+
+    pipe = TruePosePipeline(
+        TargetNet.from_pretrained(parts["unet"], dtype=torch.float16),
+        SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float16),
+        PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float16),
+        AutoencoderKL.from_pretrained(parts["vae"], dtype=torch.float16),
+        DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
+    )
+    times = json.loads((shop.work / "times.json").read_text(encoding="utf-8"))
+    pipe.card = make_card(
+        shop.recipe,
+        {
+            "data": f"{shop.recipe.products} studio products of the train split, {shop.recipe.views} views each",
+            "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
+            "seconds": times,
+            "schedules": {
+                name: getattr(shop.recipe, name)["schedule"]
+                for name in ("vae", "clip", "parser", "truepose")
+            },
+            "torch": torch.__version__,
+        },
+    )
+    pipe.save_pretrained(shop.model)
+
+
+def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
+    """Run stages in order; one that has finished before is not run again, one that was killed goes
+    on.
+    """
+    runners = {"vae": run_vae, "clip": run_clip, "truepose": run_truepose, "parser": run_parser}
+    shop.work.mkdir(parents=True, exist_ok=True)
+    record = shop.work / "times.json"
+    for stage in stages:
+        times: dict[str, float] = (
+            json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        )
+        if stage == "assemble":
+            run_assemble(shop)
+        elif stage not in times:
+            started = time.monotonic()
+            runners[stage](shop)
+            times[stage] = round(time.monotonic() - started, 1)
+            record.write_text(json.dumps(times), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""The small VAE: photos to latents and back, trained for squared error with a light pull to the
+normal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogpose.pixels import to_bytes, to_floats
+from catalogpose.training.loop import Progress, Schedule, fit
+from catalogpose.training.sheets import write_sheet
+
+KL_WEIGHT = 1e-6
+"""Weight of the KL term; latents need only stay bounded, DDIM's noise is scaled to them."""
+
+
+def make_vae(widths: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
+    """Build an `AutoencoderKL` with factor 8 (four levels) and random weights."""
+    return AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * len(widths),
+        up_block_types=["UpDecoderBlock2D"] * len(widths),
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+    )
+
+
+def train_vae(
+    photos: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    vae: AutoencoderKL,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: str,
+    progress: Progress | None = None,
+) -> AutoencoderKL:
+    """Train the VAE and set its scaling factor so that latents have unit variance.
+
+    Args:
+        photos: (n, H, W, 3) to learn from.
+        held_out: (m, H, W, 3) for the preview sheets.
+        vae: Trained in place.
+        schedule: Steps, batch and rates.
+        folder: For the checkpoint, the losses and the sheets.
+        device: Where to train.
+        progress: Told the steps done; None: nobody is told.
+    """
+    vae.to(device)
+
+    def load(indices: Tensor) -> Tensor:
+        """Bring pictures to the device as floats in -1..1."""
+        return torch.from_numpy(to_floats(photos[indices.numpy()])).to(device)
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Reconstruct a batch, half of it mirrored."""
+        batch = load(torch.randint(len(photos), (schedule.batch,), generator=generator))
+        flip = torch.rand(len(batch), generator=generator) < 0.5
+        batch = torch.where(flip.to(device)[:, None, None, None], batch.flip(-1), batch)
+        posterior = vae.encode(batch).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+        rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        error = (rebuilt - batch).square().mean()
+        divergence = posterior.kl().float().mean()
+        return {
+            "loss": error + KL_WEIGHT * divergence,
+            "psnr": -10 * torch.log10(error.detach() / 4),
+        }
+
+    def preview(step: int) -> None:
+        """Show held-out pictures above their reconstructions."""
+        write_sheet(folder / "preview.png", [held_out[:12], rebuild(vae, held_out[:12])])
+
+    fit("vae", vae, loss_of, schedule, folder, device=device, preview=preview, progress=progress)
+    with torch.no_grad():
+        latents = vae.encode(load(torch.arange(min(512, len(photos))))).latent_dist.mean
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
+    return vae
+
+
+@torch.no_grad()
+def rebuild(vae: AutoencoderKL, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pass photos (n, H, W, 3) through the VAE: what a perfect denoiser could reach."""
+    batches = [
+        vae.decode(
+            vae.encode(torch.from_numpy(to_floats(part)).to(vae.device)).latent_dist.mean
+        ).sample
+        for part in np.array_split(photos, max(1, len(photos) // 16))
+    ]
+    return to_bytes(torch.cat(batches).float().cpu().numpy())
