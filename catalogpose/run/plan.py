@@ -1,0 +1,152 @@
+"""What is left to do: each row's seed and digest, held against what the ledger knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalogpose.catalog.files import sha256_file, sha256_json
+from catalogpose.records import Outcome, Row
+from catalogpose.truepose.model import ModelCard
+
+PICTURE_VERSION = 1
+"""Part of every fingerprint; raised whenever the same inputs shall give another picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One row that a worker shall do."""
+
+    row: Row
+    """The row."""
+    seed: int
+    """The seed of its noise."""
+    digest: str
+    """Hash of everything that decides its picture."""
+    source_sha256: str | None
+    """Hash of the photo's file; None where it cannot be read."""
+    source_key: str
+    """Hash of the photo, its map and its label set; rows with one key share their features."""
+    attempt: int = 1
+    """How often the row was tried, this time included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is known of a manifest's rows, and what is left to do."""
+
+    jobs: tuple[Job, ...]
+    """The rows left to do, in the manifest's order."""
+    known: Mapping[str, Outcome]
+    """What is known already, by id: done rows whose picture lies there, and failed rows."""
+    changed: int
+    """How many of the jobs redo a row because its files, its seed or the settings changed."""
+
+
+class FileHashes:
+    """SHA-256 of files, each read once while its size and time of change stay."""
+
+    def __init__(self) -> None:
+        """Start knowing nothing."""
+        self._known: dict[Path, tuple[tuple[int, int], str]] = {}
+
+    def __call__(self, path: Path) -> str | None:
+        """Return the file's hash; None if unreadable: its row then fails in the worker."""
+        try:
+            stat = path.stat()
+            state = (stat.st_size, stat.st_mtime_ns)
+            known = self._known.get(path)
+            if known is None or known[0] != state:
+                known = self._known[path] = (state, sha256_file(path))
+        except OSError:
+            return None
+        return known[1]
+
+
+def model_fingerprint(card: ModelCard) -> str:
+    """Return the hash of a model's weights and of all that its card says on using them."""
+    values = dataclasses.asdict(card)
+    for words in ("name", "licence", "training"):
+        del values[words]
+    return sha256_json(values)
+
+
+def row_seed(run_seed: int, row_id: str) -> int:
+    """Return a row's seed, 0 to 2**63 - 1, from the run's seed and the row's id alone.
+
+    Neither a row's place nor its neighbours, worker or machine change it.
+    """
+    text = f"catalogpose-seed-v1\0{run_seed}\0{row_id}"
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) & (2**63 - 1)
+
+
+def row_digest(row: Row, seed: int, fingerprint: str, hashes: FileHashes) -> str:
+    """Return the hash of everything that decides a row's picture; a file counts by its bytes."""
+    return sha256_json(
+        {
+            "source": hashes(row.source),
+            "pose": hashes(row.pose),
+            "pose_size": row.pose_size,
+            "parsing": row.parsing and hashes(row.parsing),
+            "label_set": row.label_set,
+            "seed": seed,
+            "fingerprint": fingerprint,
+        }
+    )
+
+
+def make_plan(
+    rows: Iterable[Row],
+    outcomes: Mapping[str, Outcome],
+    *,
+    run_folder: Path,
+    fingerprint: str,
+    seed: int,
+    retry_failed: bool = True,
+) -> Plan:
+    """Decide for every row whether it is left to do; `rows` is read once and only jobs are kept.
+
+    A row is done if the ledger's `outcomes` say so under the digest of today and its picture lies
+    in the run folder with the recorded hash. A failed row is left to do if `retry_failed`.
+    """
+    hashes = FileHashes()
+    jobs: list[Job] = []
+    known: dict[str, Outcome] = {}
+    changed = 0
+    for row in rows:
+        own_seed = row_seed(seed, row.id) if row.seed is None else row.seed
+        digest = row_digest(row, own_seed, fingerprint, hashes)
+        outcome = outcomes.get(row.id)
+        attempt = 1
+        if outcome is not None and outcome.digest != digest:
+            changed += 1
+        elif outcome is not None and _stands(outcome, run_folder):
+            known[row.id] = outcome
+            if outcome.status == "done" or not retry_failed:
+                continue
+            attempt = outcome.attempts + 1
+        jobs.append(_make_job(row, own_seed, digest, attempt, hashes))
+    return Plan(jobs=tuple(jobs), known=known, changed=changed)
+
+
+def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes) -> Job:
+    """Put a job together."""
+    source = hashes(row.source)
+    key = sha256_json([source, row.parsing and hashes(row.parsing), row.label_set])
+    return Job(
+        row=row, seed=seed, digest=digest, source_sha256=source, source_key=key, attempt=attempt
+    )
+
+
+def _stands(outcome: Outcome, run_folder: Path) -> bool:
+    """Return whether an outcome still holds: a done row's picture must lie there, unchanged."""
+    if outcome.status == "failed":
+        return True
+    try:
+        return sha256_file(run_folder / str(outcome.output)) == outcome.output_sha256
+    except OSError:
+        return False

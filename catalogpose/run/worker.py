@@ -1,0 +1,268 @@
+"""One device at work: it opens the model once and turns each job into an outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogpose.catalog.canvas import fit_joints, fit_map, fit_photo
+from catalogpose.catalog.files import output_name
+from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.catalog.photos import read_photo
+from catalogpose.catalog.poses import read_pose
+from catalogpose.catalog.provenance import Provenance, write_picture
+from catalogpose.errors import EnvironmentFault, RowError
+from catalogpose.records import LABELS, Letterbox, Outcome
+from catalogpose.run.plan import Job, model_fingerprint
+from catalogpose.run.process import IMAGES, WorkerSettings, failed_outcome
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
+    from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures
+
+SOURCES_KEPT = 8
+"""Sources whose features stay in memory; the rows of one source usually follow each other."""
+
+CONDITIONS_KEPT = 16
+"""Pairs of a source and a label set whose conditions stay in memory."""
+
+SOFTWARE = ("catalogpose", "torch", "diffusers")
+"""Distributions whose versions each picture names."""
+
+OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed")
+"""Provenance that an outcome or its row holds anyway."""
+
+OOM = RowError("generate", "oom", "the GPU's memory is too small for this row")
+"""Why a row fails that does not fit even alone."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What is kept of a source between its rows."""
+
+    features: SourceFeatures
+    """All that the model says of it."""
+    size: tuple[int, int]
+    """Width and height of the upright photo, in pixels."""
+    sha256: str
+    """Hash of the photo's file."""
+    regions: frozenset[int]
+    """Label ids of the regions found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A job whose row is read and understood, ready for the sampler."""
+
+    job: Job
+    """The job."""
+    source: _Source
+    """Its source."""
+    shown: frozenset[int]
+    """Label ids that the pose shows."""
+    conditions: PoseConditions
+    """Its source as this pose shows it."""
+    joints: NDArray[np.float32]
+    """(18, 3) in canvas pixels."""
+    seconds: float
+    """Time that the preparation took."""
+
+
+class Worker:
+    """The real worker: eyes and pipeline on one device, and what it remembers of recent sources."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Open the model; EnvironmentFault where torch cannot use the device."""
+        import torch
+
+        from catalogpose.run.perceive import Perception
+        from catalogpose.truepose.pipeline import load_pipeline
+
+        torch.set_num_threads(settings.threads)
+        # In this process the one visible GPU is always the first.
+        device = "cpu" if settings.device == "cpu" else "cuda:0"
+        if device != "cpu" and not torch.cuda.is_available():
+            raise EnvironmentFault("torch cannot use the GPU here; --device cpu works without")
+        self._settings = settings
+        self._pipe = load_pipeline(settings.model, device)
+        self._eyes = Perception(settings.model, settings.cache, device)
+        self._table = load_keypoint_table(settings.keypoint_table)
+        self._most = settings.batch
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        self._conditions: OrderedDict[tuple[str, frozenset[int]], PoseConditions] = OrderedDict()
+        self._constants = {
+            "fingerprint": settings.fingerprint,
+            "keypoint_table": keypoint_table_hash(self._table),
+            "device": settings.device.partition(":")[0],
+        }
+        self._model = model_fingerprint(self._pipe.card)
+        self._software = ", ".join(f"{name} {version(name)}" for name in SOFTWARE)
+        self._out_of_memory = torch.OutOfMemoryError
+
+    def work(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Do the jobs, sampled together; return one outcome each.
+
+        Raises EnvironmentFault where pictures cannot be written, and whatever a bug raises.
+        """
+        settings = self._settings
+        outcomes: list[Outcome] = []
+        prepared: list[_Prepared] = []
+        for job in jobs:
+            started = time.perf_counter()
+            try:
+                prepared.append(self._prepare(job, started))
+            except RowError as error:
+                outcomes.append(failed_outcome(job, settings, error, time.perf_counter() - started))
+            except self._out_of_memory:
+                outcomes.append(failed_outcome(job, settings, OOM, time.perf_counter() - started))
+        while prepared:
+            batch = prepared[: self._most]
+            done = self._paint(batch)
+            if done is not None:
+                outcomes += done
+                prepared = prepared[len(batch) :]
+            elif len(batch) > 1:
+                self._most = len(batch) // 2
+            else:
+                outcomes.append(failed_outcome(batch[0].job, settings, OOM, batch[0].seconds))
+                prepared = prepared[1:]
+        return outcomes
+
+    def close(self) -> None:
+        """Write to the cache what is not there yet."""
+        self._eyes.flush()
+
+    def _prepare(self, job: Job, started: float) -> _Prepared:
+        """Read a row's pose and look at its source, unless that one is still known."""
+        from catalogpose.truepose.regions import selected_labels
+
+        row, card = job.row, self._pipe.card
+        source = _remember(self._sources, job.source_key, SOURCES_KEPT, lambda: self._look(job))
+        pose = read_pose(row.pose, size=row.pose_size, fallback=source.size)
+        joints = fit_joints(pose, card.width, card.height)
+        shown = selected_labels(joints, self._table)
+        conditions = _remember(
+            self._conditions,
+            (job.source_key, shown & source.regions),
+            CONDITIONS_KEPT,
+            lambda: self._pipe.condition(source.features, shown),
+        )
+        return _Prepared(
+            job=job,
+            source=source,
+            shown=shown,
+            conditions=conditions,
+            joints=joints,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _look(self, job: Job) -> _Source:
+        """Read a source, see its regions and run SourceNet on it."""
+        row, card = job.row, self._pipe.card
+        photo = read_photo(row.source)
+        seen = self._eyes.look(photo, row.parsing, row.label_set)
+        letterbox = Letterbox.fit(photo.width, photo.height, card.width, card.height)
+        labels = fit_map(seen.labels, letterbox)
+        features = self._pipe.encode_source(
+            fit_photo(photo.picture, letterbox), labels, seen.embeddings
+        )
+        return _Source(
+            features=features,
+            size=(photo.width, photo.height),
+            sha256=photo.sha256,
+            regions=frozenset(int(label) for label in np.unique(labels)),
+        )
+
+    def _paint(self, batch: Sequence[_Prepared]) -> list[Outcome] | None:
+        """Sample a batch and write its pictures; None if the GPU's memory was too small."""
+        import torch
+
+        started = time.perf_counter()
+        pictures = None
+        # The traceback holds memory, so what it held is freed below, outside of it.
+        with suppress(self._out_of_memory):
+            pictures = self._pipe.generate(
+                [row.conditions for row in batch],
+                np.stack([row.joints for row in batch]),
+                [row.job.seed for row in batch],
+                steps=self._settings.steps,
+                guidance=self._settings.guidance,
+            )
+        if pictures is None:
+            self._sources.clear()
+            self._conditions.clear()
+            torch.cuda.empty_cache()
+            return None
+        share = (time.perf_counter() - started) / len(batch)
+        return [self._write(*pair, share) for pair in zip(batch, pictures, strict=True)]
+
+    def _write(self, row: _Prepared, picture: NDArray[np.uint8], share: float) -> Outcome:
+        """Write one picture with its provenance; `share` is its part of the batch's seconds."""
+        started = time.perf_counter()
+        job, settings = row.job, self._settings
+        looks = {
+            "label_set": job.row.label_set,
+            "shown": [LABELS[label] for label in sorted(row.shown & row.source.regions)],
+            "fallback": "whole-person" if row.conditions.fallback else None,
+        }
+        provenance = Provenance(
+            row_id=job.row.id,
+            product=job.row.product,
+            source_sha256=row.source.sha256,
+            pose_digest=hashlib.sha256(row.joints.tobytes()).hexdigest(),
+            model=self._pipe.card.name,
+            model_fingerprint=self._model,
+            seed=job.seed,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            settings=json.dumps({**self._constants, **looks}, sort_keys=True),
+            software=self._software,
+        )
+        output = f"{IMAGES}/{output_name(job.row.id)}"
+        try:
+            sha256 = write_picture(settings.run_folder / output, picture, provenance)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"cannot write {settings.run_folder / output}: {error}"
+            ) from error
+        facts = {k: v for k, v in dataclasses.asdict(provenance).items() if k not in OWN_COLUMNS}
+        return Outcome(
+            id=job.row.id,
+            digest=job.digest,
+            status="done",
+            output=output,
+            output_sha256=sha256,
+            source_sha256=row.source.sha256,
+            seed=job.seed,
+            attempts=job.attempt,
+            seconds=round(row.seconds + share + time.perf_counter() - started, 4),
+            device=settings.device,
+            fingerprint=settings.fingerprint,
+            facts={**facts, "fallback": looks["fallback"]},
+        )
+
+
+def _remember(
+    memory: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]
+) -> Value:
+    """Return what `memory` keeps under a key, else make it; the longest unused one leaves."""
+    if key not in memory:
+        made = make()
+        while len(memory) >= most:
+            memory.popitem(last=False)
+        memory[key] = made
+    memory.move_to_end(key)
+    return memory[key]
