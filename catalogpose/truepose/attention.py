@@ -47,9 +47,9 @@ def reweight(logits: Tensor, selected: Tensor, delta: float, sigma: float) -> Te
         delta: Raises selected keys; 0.6 in the paper.
         sigma: Lowers the others; 0.3 in the paper.
     """
-    slope = torch.where(selected, delta, 1 + sigma).to(logits.dtype)
-    sign = torch.where(selected, 1.0, -1.0).to(logits.dtype)
-    return torch.addcmul(logits * slope, logits.relu(), sign)
+    inside = selected.to(logits.dtype)
+    slope = inside * delta + (1 - inside) * (1 + sigma)
+    return torch.addcmul(logits * slope, logits.relu(), 2 * inside - 1)
 
 
 def _attend_chunk(
