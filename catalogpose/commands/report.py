@@ -17,20 +17,18 @@ from numpy.typing import NDArray
 from catalogpose import __version__
 from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import to_common
+from catalogpose.commands.generate import RUNS
 from catalogpose.config import Progress, ReportOptions
-from catalogpose.errors import EnvironmentFault
 from catalogpose.quality.gallery import make_examples, make_failures
 from catalogpose.quality.page import Page, Tile, render_page
 from catalogpose.quality.pairs import METRICS
 from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
 from catalogpose.quality.scoring import Parse, score_rows
 from catalogpose.quality.summary import INTERVAL, Spread, histogram, spread, worst_first
+from catalogpose.run.devices import find_devices
 
 SCHEMA_VERSION = 1
 """Of `summary.json`; it grows when a key changes its meaning or goes."""
-
-RUNS = Path("runs")
-"""Where runs lie unless their user says otherwise, relative to the working folder."""
 
 CANVAS = "the target is letterboxed to the output's size and compared whole, bars included"
 """What is compared with what."""
@@ -144,24 +142,12 @@ def _open_parser(run: RunFolder, device: str) -> tuple[Parse | None, str | None,
     # Torch and transformers take seconds to import, and a run without targets needs neither.
     from catalogpose.perception.parser import Parser
 
-    parser = Parser.load(folder, _torch_device(device))
+    parser = Parser.load(folder, find_devices(device, gpus=None, workers=1)[0].name)
 
     def parse(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return to_common(parser.parse(picture), parser.label_set)
 
     return parse, parser.label_set, None
-
-
-def _torch_device(device: str) -> str:
-    """Turn one of `config.DEVICES` into torch's word; EnvironmentFault where there is no GPU."""
-    if device == "cpu":
-        return device
-    import torch
-
-    gpu = torch.cuda.is_available()
-    if device == "cuda" and not gpu:
-        raise EnvironmentFault("torch sees no GPU here; --device cpu works without")
-    return "cuda:0" if gpu else "cpu"
 
 
 def _notes(
@@ -192,10 +178,7 @@ def _summary(findings: _Findings) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "run": {
-            "fingerprint": findings.run.facts.get("fingerprint"),
-            "catalogpose": findings.run.facts.get("version"),
-        },
+        "run": {name: findings.run.facts.get(name) for name in ("fingerprint", "model", "version")},
         "rows": dict(findings.counts),
         "failures": _failure_counts(findings.run),
         "metrics": {
@@ -223,6 +206,26 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _facts(run: RunFolder) -> dict[str, str]:
+    """Return what the page's card says of the run; local folders stay out of it."""
+    options = run.facts.get("options", {})
+    settings = [
+        f"{name} {options[name]}" for name in ("steps", "guidance", "seed") if name in options
+    ]
+    done = run.results[run.results["status"] == "done"]
+    seconds, devices = done["seconds"].mean(), done["device"].dropna().unique()
+    pace = f"{seconds:.2f} s a row on {', '.join(devices)}" if len(devices) else "unknown"
+    made = {"catalogpose": run.facts.get("version", "unknown")} | run.facts.get("versions", {})
+    return {
+        "Model": str(run.facts.get("model", "unknown")),
+        "Settings": ", ".join(settings) or "unknown",
+        "Fingerprint": str(run.facts.get("fingerprint", "unknown")),
+        "Pace": pace,
+        "Made with": ", ".join(f"{name} {number}" for name, number in made.items()),
+        "Scored with": ", ".join(f"{name} {number}" for name, number in _versions().items()),
+    }
+
+
 def _failure_counts(run: RunFolder) -> dict[str, int]:
     """Return the number of failed rows of each kind, most frequent first."""
     failed = run.results[run.results["status"] == "failed"]
@@ -235,16 +238,10 @@ def _page(findings: _Findings, rows: Sequence[Finished], shown: int) -> Page:
     run, scores = findings.run, findings.scores
     worst = [int(place) for place in worst_first(scores)[:shown]]
     failed = run.results[run.results["status"] == "failed"]
-    versions = ", ".join(f"{name} {number}" for name, number in _versions().items())
     return Page(
         title=run.folder.resolve().name,
         counts=findings.counts,
-        facts={
-            "Model": str(run.facts.get("model_folder", "unknown")),
-            "Fingerprint": str(run.facts.get("fingerprint", "unknown")),
-            "Generated with": f"catalogpose {run.facts.get('version', 'unknown')}",
-            "Reported with": versions,
-        },
+        facts=_facts(run),
         notes=findings.notes,
         canvas=CANVAS,
         interval=INTERVAL,

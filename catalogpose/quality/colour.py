@@ -48,5 +48,5 @@ def garment_colour_error(
             own_region = output_labels == LABEL_ID[name]
             region = own_region if own_region.sum() >= floor else true_region
         colours = output_lab[region].mean(axis=0), target_lab[true_region].mean(axis=0)
-        errors.append(float(deltaE_ciede2000(*colours)))  # type: ignore[no-untyped-call]
+        errors.append(float(deltaE_ciede2000(*colours)))
     return float(np.mean(errors)) if errors else None

@@ -29,7 +29,7 @@ def ssim(output: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
     """
     check_pictures(output, target)
     return float(
-        structural_similarity(  # type: ignore[no-untyped-call]
+        structural_similarity(
             output,
             target,
             gaussian_weights=True,

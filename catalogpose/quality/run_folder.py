@@ -13,7 +13,7 @@ import pandas as pd
 from catalogpose.errors import UsageError
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
-           "product", "stage", "error_class", "error_message")  # fmt: skip
+           "product", "stage", "error_class", "error_message", "seconds", "device")  # fmt: skip
 """Columns of `results.parquet` that a report reads; the manifest may lack the optional ones."""
 
 
@@ -33,13 +33,10 @@ class Finished:
     """The true picture; None where the row has none."""
     product: str | None
     """The product's id; None where the manifest names none."""
+    group: str
+    """What rows that resemble each other have in common: the product, else the source photo."""
     output: Path
     """The picture made."""
-
-    @property
-    def group(self) -> str:
-        """What rows that resemble each other have in common: the product, else the source photo."""
-        return self.product or str(self.source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +96,14 @@ def text_or_none(value: object) -> str | None:
 def _make_finished(folder: Path, cells: Any) -> Finished:
     """Resolve one line of `results.parquet` against the run folder."""
     sized = pd.notna(cells.pose_width) and pd.notna(cells.pose_height)
-    target = text_or_none(cells.target)
+    target, product = text_or_none(cells.target), text_or_none(cells.product)
     return Finished(
         id=cells.id,
         source=folder / cells.source,
         pose=folder / cells.pose,
         pose_size=(int(cells.pose_width), int(cells.pose_height)) if sized else None,
         target=folder / target if target else None,
-        product=text_or_none(cells.product),
+        product=product,
+        group=product or cells.source,
         output=folder / cells.output,
     )

@@ -86,6 +86,7 @@ class Run:
         row |= dict.fromkeys(("product", "target"))
         row |= {"status": "done" if output is not None else "failed", "output": None}
         row |= {"stage": None, "error_class": None, "error_message": None}
+        row |= {"seconds": 2.5, "device": "cpu"}
         if output is not None:
             row["output"] = self.save(f"images/{number}.png", output)
         if target is not None:
@@ -95,7 +96,14 @@ class Run:
     def write(self) -> None:
         """Write `results.parquet` and `run.json`."""
         pd.DataFrame(self.rows).to_parquet(self.folder / "results.parquet", index=False)
-        facts = {"model_folder": str(self.folder / "model"), "fingerprint": "f00d"}
+        facts = {
+            "model_folder": str(self.folder / "model"),
+            "model": "bundled",
+            "fingerprint": "f00d",
+            "options": {"steps": 20, "guidance": 3.5, "seed": 7},
+            "version": "0.0.1",
+            "versions": {"torch": "9.9"},
+        }
         (self.folder / "run.json").write_text(json.dumps(facts))
 
     def report(self, **options: Any) -> ReportSummary:
@@ -261,6 +269,26 @@ def test_a_target_of_another_size_is_letterboxed(run: Run) -> None:
     """A target twice as large is compared on the output's canvas."""
     run.add("large", photo(RED), np.kron(photo(RED), np.ones((2, 2, 1), dtype=np.uint8)))
     assert run.report().spreads["ssim"].mean == pytest.approx(1, abs=0.05)
+
+
+def test_a_run_of_failures_is_reported(run: Run) -> None:
+    """Where every row failed there are no pictures and no numbers, but the reasons."""
+    run.add("broken", None, stage="photo", error_class="empty", error_message="the file is empty")
+    summary = run.report()
+    assert dict(summary.counts) == {"total": 1, "done": 0, "failed": 1, "pending": 0, "scored": 0}
+    assert len(pd.read_parquet(summary.metrics)) == 0
+    text = Page(summary.page.read_text()).text
+    assert "No row is finished" in text
+    assert "the file is empty" in text
+
+
+def test_the_card_says_what_was_run(small: Run) -> None:
+    """The page names model, settings, fingerprint, pace and versions, and no local folder."""
+    page = Page(small.report().page.read_text())
+    for fact in ("bundled", "steps 20, guidance 3.5, seed 7", "f00d", "2.50 s a row on cpu",
+                 "catalogpose 0.0.1, torch 9.9"):  # fmt: skip
+        assert fact in page.text
+    assert str(small.folder.parent) not in page.html
 
 
 def test_progress_counts_finished_rows(small: Run) -> None:
