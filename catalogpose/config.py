@@ -127,8 +127,8 @@ class ReportOptions:
     device: str = "auto"
     """One of `DEVICES`; the parser works there."""
     shown: int = 200
-    """Rows, and failed rows, shown on the page, 0 or more, the worst of them; every row is in
-    `metrics.parquet`. A thousand rows make a page of about 40 MB."""
+    """Rows shown on the page, worst first, and failed rows, 0 or more each; a row adds three small
+    pictures to the page. Every row is in `metrics.parquet`."""
 
     def __post_init__(self) -> None:
         """Raise UsageError naming the first flag that is out of range."""

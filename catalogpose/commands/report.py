@@ -30,7 +30,7 @@ from catalogpose.run.devices import find_devices
 SCHEMA_VERSION = 1
 """Of `summary.json`; it grows when a key changes its meaning or goes."""
 
-CANVAS = "the target is letterboxed to the output's size and compared whole, bars included"
+CANVAS = "The target is letterboxed to the output's size and compared whole, bars included"
 """What is compared with what."""
 
 
