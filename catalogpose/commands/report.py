@@ -20,7 +20,7 @@ from catalogpose.catalog.labels import to_common
 from catalogpose.commands.generate import RUNS
 from catalogpose.config import Progress, ReportOptions
 from catalogpose.quality.gallery import make_examples, make_failures
-from catalogpose.quality.page import Page, Tile, render_page
+from catalogpose.quality.page import Page, Tile, format_number, render_page
 from catalogpose.quality.pairs import METRICS
 from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
 from catalogpose.quality.scoring import Parse, score_rows
@@ -48,6 +48,25 @@ class ReportSummary:
     """Number of rows `total`, `done`, `failed`, `pending` and `scored`."""
     spreads: Mapping[str, Spread]
     """Each metric's numbers, by its name."""
+
+    def __str__(self) -> str:
+        """Tell a person the numbers, a line a metric, and where the page is."""
+        counts = self.counts
+        lines = [
+            f"{counts['total']} rows: {counts['done']} done, {counts['failed']} failed, "
+            f"{counts['pending']} pending; {counts['scored']} scored against a true picture"
+        ]
+        for metric in METRICS:
+            found = self.spreads[metric.name]
+            mean, low, high = (
+                format_number(number, metric.digits)
+                for number in (found.mean, found.low, found.high)
+            )
+            between = f" (95%: {low} to {high})" if found.low is not None else ""
+            unit = f" {metric.unit}" if metric.unit else ""
+            if found.n:
+                lines.append(f"{metric.title}: {mean}{unit}{between}, n = {found.n}")
+        return "\n".join([*lines, f"See {self.page}"])
 
 
 @dataclass(frozen=True, kw_only=True)

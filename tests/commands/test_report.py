@@ -180,6 +180,14 @@ def test_the_summary_counts_and_means(small: Run) -> None:
     assert summary["versions"]["scikit-image"]
 
 
+def test_the_summary_can_be_read_aloud(small: Run) -> None:
+    """As text it has the counts, a line for each metric that has a number, and the page."""
+    lines = str(small.report()).splitlines()
+    assert lines[0].startswith("6 rows: 4 done, 1 failed, 1 pending; 3 scored")
+    assert re.fullmatch(r"Parsing agreement: 0\.714 \(95%: 0\.\d+ to 1\.000\), n = 3", lines[4])
+    assert lines[-1] == f"See {small.path('index.html')}"
+
+
 def test_infinity_is_null_in_json(run: Run) -> None:
     """A run of identical pictures has no mean PSNR: null, and the file is strict JSON."""
     run.add("same", photo(RED), photo(RED))
