@@ -6,6 +6,7 @@ import io
 import json
 import math
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,11 @@ def read_parsing_map(path: Path, label_set: str) -> NDArray[np.uint8]:
 def _decode_ids(content: bytes, name: str) -> NDArray[np.uint8]:
     """Return the pixel values (H, W) of an indexed or 8-bit grey PNG; `name` is for messages."""
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        # Pillow's warnings, of its own looser pixel limit for one, would go to the terminal.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(content), formats=["PNG"]) as image,
+        ):
             if image.width * image.height > MAX_MAP_PIXELS:
                 raise RowError("parsing", "too-large", f"parsing map {name} has over 64 megapixels")
             # Pillow stretches 1-, 2- and 4-bit grey to 0..255, which would turn ids into other ids.
@@ -111,7 +116,7 @@ def _decode_ids(content: bytes, name: str) -> NDArray[np.uint8]:
         raise RowError("parsing", "unreadable", f"parsing map {name} is not a PNG") from None
     except Image.DecompressionBombError:
         raise RowError("parsing", "too-large", f"parsing map {name} is too large") from None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombWarning):
+    except (OSError, SyntaxError, ValueError, struct.error):
         raise RowError("parsing", "unreadable", f"parsing map {name} is damaged") from None
 
 

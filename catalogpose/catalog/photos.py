@@ -70,7 +70,10 @@ def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
     `not-an-image`, `unsupported-format`, `too-large`, `truncated`, `damaged` or `colour`.
     """
     content = _read_bytes(Path(path))
-    return Photo(picture=_decode(content, max_pixels), sha256=hashlib.sha256(content).hexdigest())
+    # Pillow warns of damaged tags, which do not matter here, and of its own looser pixel limit.
+    with warnings.catch_warnings(action="ignore"):
+        picture = _decode(content, max_pixels)
+    return Photo(picture=picture, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _error(error_class: str, message: str) -> RowError:
@@ -123,10 +126,7 @@ def _decode(content: bytes, max_pixels: int) -> NDArray[np.uint8]:
 def _open(content: bytes) -> Image.Image:
     """Open a picture without decoding it yet."""
     try:
-        with warnings.catch_warnings():
-            # Pillow's own, looser limit warns first; ours is an error and follows.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(content), formats=FORMATS)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _error("too-large", "the photo has far too many pixels") from None
     except UnidentifiedImageError:
@@ -188,8 +188,8 @@ def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
         image = image.convert("RGB")  # a grey JPEG whose maker left the camera's profile in
     if image.mode == "RGB" and space == "GRAY":
         image = image.convert("L")  # grey pixels in a palette or with transparency
-    if space == "RGB" and (source.profile.profile_description or "").startswith("sRGB"):
-        return image.convert("RGB")  # nothing to do, and no rounding either
+    if image.mode == "RGB" and (source.profile.profile_description or "").startswith("sRGB"):
+        return image  # nothing to do, and no rounding either
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     turned = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
     assert turned is not None  # None is only for pictures changed in place
