@@ -23,7 +23,7 @@ class CatalogposeError(Exception):
 
 
 class UsageError(CatalogposeError):
-    """What the user asked for cannot be done as asked: an option, a configuration, a model folder."""
+    """The request cannot be met as it stands: an option, a configuration, a model folder."""
 
     exit_code = 2
 

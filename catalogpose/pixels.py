@@ -14,4 +14,4 @@ def to_floats(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 def to_bytes(floats: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Turn floats (..., 3, H, W) in -1..1 into uint8 (..., H, W, 3); values outside are clipped."""
     scaled = (np.moveaxis(np.asarray(floats, dtype=np.float32), -3, -1) + 1.0) * 127.5
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)

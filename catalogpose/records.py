@@ -47,13 +47,17 @@ know no sides.
 LABEL_ID: Mapping[str, int] = {name: index for index, name in enumerate(LABELS)}
 """A label's id by its name."""
 
-GARMENTS = ("hat", "scarf", "upper-clothes", "coat", "dress", "jumpsuit", "skirt", "pants", "belt", "gloves",
-            "socks", "left-shoe", "right-shoe", "bag", "shoe")  # fmt: skip
+GARMENTS = (
+    "hat", "scarf", "upper-clothes", "coat", "dress", "jumpsuit", "skirt", "pants", "belt",
+    "gloves", "socks", "left-shoe", "right-shoe", "bag", "shoe",
+)  # fmt: skip
 """Labels of things one can buy; the others are the person and the background."""
 
-JOINTS = ("nose", "neck", "right-shoulder", "right-elbow", "right-wrist", "left-shoulder", "left-elbow",
-          "left-wrist", "right-hip", "right-knee", "right-ankle", "left-hip", "left-knee", "left-ankle",
-          "right-eye", "left-eye", "right-ear", "left-ear")  # fmt: skip
+JOINTS = (
+    "nose", "neck", "right-shoulder", "right-elbow", "right-wrist", "left-shoulder",
+    "left-elbow", "left-wrist", "right-hip", "right-knee", "right-ankle", "left-hip",
+    "left-knee", "left-ankle", "right-eye", "left-eye", "right-ear", "left-ear",
+)  # fmt: skip
 """OpenPose's COCO-18 order; left and right are the person's own."""
 
 
@@ -100,7 +104,8 @@ class Letterbox:
 
     def points(self, xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map points (..., 2), x and y in source pixels, to canvas pixels; NaN stays NaN."""
-        return (xy * self.scale + np.array([self.left, self.top])).astype(np.float32)
+        offset = np.array([self.left, self.top], dtype=np.float32)
+        return np.asarray(xy * self.scale + offset, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

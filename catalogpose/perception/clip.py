@@ -41,7 +41,7 @@ def clip_settings(folder: Path) -> Mapping[str, object]:
 class Clip:
     """A loaded CLIP; `load` makes one."""
 
-    model: nn.Module
+    model: Any
     """An open_clip model in evaluation mode."""
     size: tuple[int, int]
     """Height and width of what it sees, in pixels."""
@@ -61,7 +61,7 @@ class Clip:
         """
         source = f"local-dir:{name}" if Path(name).is_dir() else f"hf-hub:{name}"
         try:
-            # Without require_pretrained a folder that lacks weights gives a random model and a log line.
+            # Without require_pretrained a folder without weights gives a random model.
             model = open_clip.create_model(source, require_pretrained=True, device=device)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -85,7 +85,9 @@ class Clip:
             return np.zeros((0, self.width), dtype=np.float16)
         device = next(self.model.parameters()).device
         crops = self.crops(torch.from_numpy(picture).permute(2, 0, 1).to(device), boxes)
-        parts = [self.model.encode_image(part, normalize=True) for part in crops.split(CROP_CHUNK)]
+        parts = [
+            self.model.encode_image(part, normalize=True) for part in torch.split(crops, CROP_CHUNK)
+        ]
         embeddings: NDArray[np.float16] = torch.cat(parts).float().cpu().numpy().astype(np.float16)
         return embeddings
 
@@ -105,7 +107,10 @@ class Clip:
             )
             for left, top, right, bottom in boxes
         ]
-        return vision.normalize(torch.stack(squashed).clamp(0, 1), list(self.mean), list(self.std))
+        normal: Tensor = vision.normalize(
+            torch.stack(squashed).clamp(0, 1), list(self.mean), list(self.std)
+        )
+        return normal
 
 
 def wrap_clip(model: Any) -> Clip:
@@ -121,7 +126,7 @@ def wrap_clip(model: Any) -> Clip:
     )
 
 
-def make_clip(config: Mapping[str, Any], folder: Path) -> tuple[nn.Module, Any]:
+def make_clip(config: Mapping[str, Any], folder: Path) -> tuple[Any, Any]:
     """Build an untrained CLIP of this open_clip model configuration, and its tokenizer.
 
     Args:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from catalogpose.catalog.labels import find_regions
-from catalogpose.perception.clip import make_clip, save_clip, wrap_clip
+from catalogpose.perception.clip import Clip, make_clip, save_clip, wrap_clip
 from catalogpose.records import LABELS
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.training.pictures import Pictures
@@ -47,7 +47,7 @@ def train_clip(
     *,
     device: str,
     progress: Progress | None = None,
-) -> nn.Module:
+) -> Any:
     """Train a CLIP and write it as an open_clip folder.
 
     Args:
@@ -62,39 +62,42 @@ def train_clip(
     model, tokenizer = make_clip(config, target)
     model.to(device)
     eyes = wrap_clip(model)
-    products, views = pictures.photos.shape[:2]
-
-    def draw(generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Pick one region of each of `batch` pictures and crop it."""
-        crops, phrases = [], []
-        while len(crops) < schedule.batch:
-            p, v, r = (
-                int(torch.randint(n, (), generator=generator)) for n in (products, views, 1 << 20)
-            )
-            regions = find_regions(pictures.labels[p, v])
-            if not regions:
-                continue
-            region = regions[r % len(regions)]
-            picture = torch.from_numpy(pictures.photos[p, v]).permute(2, 0, 1)
-            crops.append(eyes.crops(picture, [region.box])[0])
-            name = LABELS[region.label]
-            phrases.append(phrase_of(name, pictures.captions[p][v].get(name)))
-        return torch.stack(crops).to(device), phrases
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
         """Match a batch of rectangles to their phrases."""
-        crops, phrases = draw(generator)
+        crops, phrases = _draw_regions(pictures, eyes, schedule.batch, generator)
         ids = np.unique(np.array(phrases), return_inverse=True)[1]
         same = torch.from_numpy(ids[:, None] == ids[None, :]).float().to(device)
-        image = model.encode_image(crops, normalize=True)
+        image = model.encode_image(crops.to(device), normalize=True)
         text = model.encode_text(tokenizer(phrases).to(device), normalize=True)
         loss = matching_loss(
             image.float(), text.float(), same, model.logit_scale.exp().clamp(max=100)
         )
         best = (image @ text.T).argmax(dim=1)
-        right = same.gather(1, best[:, None]).mean()
-        return {"loss": loss, "top1": right}
+        return {"loss": loss, "top1": same.gather(1, best[:, None]).mean()}
 
     fit("clip", model, loss_of, schedule, folder, device=device, progress=progress)
     save_clip(model, target)
     return model
+
+
+def _draw_regions(
+    pictures: Pictures, eyes: Clip, count: int, generator: torch.Generator
+) -> tuple[Tensor, list[str]]:
+    """Pick one region of each of `count` pictures: crops (count, 3, h, w) and their phrases."""
+    products, views = pictures.photos.shape[:2]
+    crops: list[Tensor] = []
+    phrases: list[str] = []
+    while len(crops) < count:
+        p, v, r = (
+            int(torch.randint(n, (), generator=generator)) for n in (products, views, 1 << 20)
+        )
+        regions = find_regions(pictures.labels[p, v])
+        if not regions:
+            continue
+        region = regions[r % len(regions)]
+        picture = torch.from_numpy(pictures.photos[p, v]).permute(2, 0, 1)
+        crops.append(eyes.crops(picture, [region.box])[0])
+        name = LABELS[region.label]
+        phrases.append(phrase_of(name, pictures.captions[p][v].get(name)))
+    return torch.stack(crops), phrases

@@ -53,7 +53,7 @@ class Schedule:
 
 
 def autocast(device: str) -> AbstractContextManager[object]:
-    """Compute in bfloat16 where that is faster: on GPUs, and on CPUs that multiply it in hardware."""
+    """Compute in bfloat16 where that is faster: GPUs, and CPUs that multiply it in hardware."""
     if (
         device != "cpu"
         or torch.cpu._is_amx_tile_supported()
@@ -156,7 +156,9 @@ def fit(
                 raise CatalogposeError(f"{name}: the loss is not a number at step {run.step}")
             run.advance(losses["loss"])
             if run.step % 20 == 0 or run.step == schedule.steps:
-                values = " ".join(f"{key}={float(value):.6g}" for key, value in losses.items())
+                values = " ".join(
+                    f"{key}={float(value.detach()):.6g}" for key, value in losses.items()
+                )
                 log.write(f"{run.step},{time.monotonic() - started:.1f},{values}\n")
                 log.flush()
             if progress is not None:

@@ -110,4 +110,4 @@ def _read_parts(paths: Sequence[Path]) -> Pictures:
                 column.append(part[name])
             captions.extend(json.loads(part["captions"].tobytes()))
     joined = {name: np.concatenate(column) for name, column in columns.items()}
-    return Pictures(**joined, captions=captions)  # type: ignore[arg-type]  # the parts' types are fixed above
+    return Pictures(**joined, captions=captions)

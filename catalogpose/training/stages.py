@@ -66,9 +66,14 @@ class Workshop:
         products = recipe.products if split == "train" else min(24, recipe.products)
         size = (recipe.height, recipe.width)
         return draw_pictures(
-            self.work / "pictures", split, products, recipe.views, size,
-            workers=os.cpu_count() or 1, progress=self.progress,
-        )  # fmt: skip
+            self.work / "pictures",
+            split,
+            products,
+            recipe.views,
+            size,
+            workers=os.cpu_count() or 1,
+            progress=self.progress,
+        )
 
 
 def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -98,9 +103,14 @@ def run_clip(shop: Workshop) -> None:
     options = shop.recipe.clip
     torch.manual_seed(1)
     train_clip(
-        shop.pictures("train"), options["model"], Schedule(**options["schedule"]), shop.work / "clip",
-        shop.model / "clip", device=shop.device, progress=shop.progress,
-    )  # fmt: skip
+        shop.pictures("train"),
+        options["model"],
+        Schedule(**options["schedule"]),
+        shop.work / "clip",
+        shop.model / "clip",
+        device=shop.device,
+        progress=shop.progress,
+    )
 
 
 def run_parser(shop: Workshop) -> None:
@@ -108,9 +118,14 @@ def run_parser(shop: Workshop) -> None:
     options = shop.recipe.parser
     torch.manual_seed(2)
     train_parser(
-        shop.pictures("train"), options["model"], Schedule(**options["schedule"]), shop.work / "parser",
-        shop.model / "parser", device=shop.device, progress=shop.progress,
-    )  # fmt: skip
+        shop.pictures("train"),
+        options["model"],
+        Schedule(**options["schedule"]),
+        shop.work / "parser",
+        shop.model / "parser",
+        device=shop.device,
+        progress=shop.progress,
+    )
 
 
 def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
@@ -145,9 +160,16 @@ def run_truepose(shop: Workshop) -> None:
     preview = _preview(shop, pipe, held_out, _pairs(shop, "validation", vae, clip))
     schedule = Schedule(**options["schedule"])
     train_truepose(
-        pairs, nets, scheduler, options["pose_style"], schedule, shop.work / "truepose",
-        device=shop.device, preview=preview, progress=shop.progress,
-    )  # fmt: skip
+        pairs,
+        nets,
+        scheduler,
+        options["pose_style"],
+        schedule,
+        shop.work / "truepose",
+        device=shop.device,
+        preview=preview,
+        progress=shop.progress,
+    )
     for name in ("unet", "source_unet", "pose_encoder"):
         getattr(nets, name).half().save_pretrained(str(shop.model / name))
     scheduler.save_pretrained(str(shop.model / "scheduler"))
@@ -163,7 +185,7 @@ def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def _preview(
     shop: Workshop, pipe: TruePosePipeline, pictures: Pictures, pairs: Pairs
 ) -> Callable[[int], None]:
-    """Return a function that paints held-out pairs: sources, results, targets, one under the other."""
+    """Return a function that paints held-out pairs: rows of sources, results and targets."""
     count = min(12, len(pictures.photos))
 
     def preview(step: int) -> None:
@@ -230,7 +252,8 @@ def run_assemble(shop: Workshop) -> None:
     pipe.card = make_card(
         shop.recipe,
         {
-            "data": f"{shop.recipe.products} studio products of the train split, {shop.recipe.views} views each",
+            "data": f"{shop.recipe.products} studio products of the train split, "
+            f"{shop.recipe.views} views each",
             "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
             "seconds": times,
             "schedules": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def prepare_pairs(
             if progress is not None:
                 progress("latents and embeddings", product + 1, products)
         temporary = path.with_name(path.name + ".tmp.npz")
-        np.savez(temporary, **{name: np.stack(column) for name, column in columns.items()})
+        joined: dict[str, Any] = {name: np.stack(column) for name, column in columns.items()}
+        np.savez(temporary, **joined)
         temporary.replace(path)
     with np.load(path, allow_pickle=False) as saved:
         return Pairs(labels=pictures.labels, joints=pictures.joints, **saved)
@@ -163,6 +164,53 @@ def target_of(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: 
     return noise
 
 
+def pair_loss(
+    pairs: Pairs,
+    nets: TruePoseNets,
+    scheduler: DDIMScheduler,
+    pose_style: str,
+    batch: int,
+    generator: torch.Generator,
+    device: str,
+) -> dict[str, Tensor]:
+    """Denoise a batch of target views, each given another view of its product (Eq. 2 and 10).
+
+    Everything random is drawn from `generator`, a CPU generator. Returns `loss`, the mean over the
+    batch, and `with_c`, the mean over the rows that kept their conditions.
+    """
+    products, views = pairs.shown.shape[:2]
+    height, width = pairs.labels.shape[2:]
+
+    def load(array: NDArray[Any], p: NDArray[Any], v: NDArray[Any]) -> Tensor:
+        """Gather views of products onto the device."""
+        return torch.from_numpy(array[p, v]).to(device)
+
+    def draw(high: int) -> Tensor:
+        """Draw a whole number below `high` for each row."""
+        return torch.randint(high, (batch,), generator=generator)
+
+    p, v = draw(products).numpy(), draw(views).numpy()
+    w = (v + 1 + draw(views - 1).numpy()) % views
+    clean = load(pairs.latents, p, w)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    timestep = draw(scheduler.config.num_train_timesteps).to(device)
+    keep = (torch.rand(batch, generator=generator) >= CONDITION_DROPOUT).to(device)
+    predicted = nets(
+        load(pairs.latents, p, v),
+        load(pairs.labels, p, v).long(),
+        load(pairs.shown, p, w),
+        load(pairs.known, p, v),
+        load(pairs.embeddings, p, v).float(),
+        scheduler.add_noise(clean, noise, timestep),
+        timestep,
+        draw_pose(load(pairs.joints, p, w), height, width, pose_style),
+        keep,
+    )
+    truth = target_of(scheduler, clean, noise, timestep)
+    error = (predicted.float() - truth).square().mean(dim=(1, 2, 3))
+    return {"loss": error.mean(), "with_c": error[keep].mean().detach()}
+
+
 def train_truepose(
     pairs: Pairs,
     nets: TruePoseNets,
@@ -172,47 +220,15 @@ def train_truepose(
     folder: Path,
     *,
     device: str,
-    preview: Any = None,
+    preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> TruePoseNets:
     """Train the nets on random pairs of views of one product; see `fit` for what is written."""
     nets.to(device)
-    products, views = pairs.shown.shape[:2]
-    height, width = pairs.labels.shape[2:]
-
-    def load(array: NDArray[Any], p: Sequence[int], v: Sequence[int]) -> Tensor:
-        """Gather views of products onto the device."""
-        return torch.from_numpy(array[p, v]).to(device)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
-        """Denoise a batch of target views, each given another view of its product (Eq. 10)."""
-        size = (schedule.batch,)
-        p = torch.randint(products, size, generator=generator).numpy()
-        v = torch.randint(views, size, generator=generator).numpy()
-        w = (v + torch.randint(1, views, size, generator=generator).numpy()) % views
-        clean = load(pairs.latents, p, w)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        timestep = torch.randint(
-            scheduler.config.num_train_timesteps, size, generator=generator
-        ).to(device)
-        keep = (torch.rand(size, generator=generator) >= CONDITION_DROPOUT).to(device)
-        predicted = nets(
-            load(pairs.latents, p, v),
-            load(pairs.labels, p, v).long(),
-            load(pairs.shown, p, w),
-            load(pairs.known, p, v),
-            load(pairs.embeddings, p, v).float(),
-            scheduler.add_noise(clean, noise, timestep),
-            timestep,
-            draw_pose(load(pairs.joints, p, w), height, width, pose_style),
-            keep,
-        )
-        error = (
-            (predicted.float() - target_of(scheduler, clean, noise, timestep))
-            .square()
-            .mean(dim=(1, 2, 3))
-        )
-        return {"loss": error.mean(), "with_c": error[keep].mean().detach()}
+        """Bind everything but the generator."""
+        return pair_loss(pairs, nets, scheduler, pose_style, schedule.batch, generator, device)
 
     fit(
         "truepose",

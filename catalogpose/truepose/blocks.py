@@ -99,13 +99,13 @@ class BiasAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the bias (channels,), zero until weights load."""
         super().__init__()
-        self.to_out = nn.ModuleList([nn.Module()])
-        self.to_out[0].bias = nn.Parameter(torch.zeros(channels))
+        holder = nn.Module()
+        holder.register_parameter("bias", nn.Parameter(torch.zeros(channels)))
+        self.to_out = nn.ModuleList([holder])
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the bias, which broadcasts over (B, N, C)."""
-        bias: Tensor = self.to_out[0].bias
-        return bias.expand_as(hidden)
+        return self.to_out[0].get_parameter("bias").expand_as(hidden)
 
 
 class SourceBlock(nn.Module):

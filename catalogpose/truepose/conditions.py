@@ -27,7 +27,7 @@ class SourceLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerConditions:
-    """C = {F', F_clip} as one layer of TargetNet attends to it; constant over all denoising steps."""
+    """C = {F', F_clip} as one layer of TargetNet attends to it; the same at every step."""
 
     key: Tensor
     """K_h of Eq. 8, (B, h, N, d)."""

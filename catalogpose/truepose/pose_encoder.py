@@ -22,7 +22,7 @@ STYLE_CHANNELS = {"rgb": 3, "rgb+joints": 21}
 
 
 def _rainbow() -> Tensor:
-    """Return 18 colours (18, 3) in 0..1, evenly spaced in hue: the colour says which joint it is."""
+    """Return 18 colours (18, 3) in 0..1, evenly spaced in hue, one a joint."""
     hue = torch.arange(18) / 18 * 6
     ramps = torch.stack([(hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()], dim=1)
     return ramps.clamp(0, 1)
@@ -94,14 +94,14 @@ def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Te
     return torch.cat([picture, blobs], dim=1)
 
 
-class PoseEncoder(ModelMixin, ConfigMixin):
+class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """Four convolutions from a pose picture to features at the latent's size.
 
     Three of them halve the picture; the last starts at zero, so that training starts from the plain
     UNet.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
     def __init__(
         self,
         in_channels: int = 3,

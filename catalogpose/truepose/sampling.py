@@ -51,7 +51,7 @@ def sample(
     """
     # The timesteps stay on the CPU: a CUDA timestep makes DDIMScheduler synchronise at each step.
     scheduler.set_timesteps(steps)
-    latent = noise * scheduler.init_noise_sigma
+    latent: Tensor = noise * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps, start=1):
         predicted = predict(scheduler.scale_model_input(latent, timestep), timestep)
         latent = scheduler.step(predicted, timestep, latent).prev_sample

@@ -53,7 +53,7 @@ class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ship
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
-        """Tell diffusers that the UNet's options, which pass through `**unet`, are options of ours."""
+        """Tell diffusers that the UNet's options, passed through `**unet`, are options of ours."""
         own = set(inspect.signature(input_class.__init__).parameters) - {"unet"}  # type: ignore[misc]
         return own | set(inspect.signature(UNet2DConditionModel.__init__).parameters)
 
@@ -79,7 +79,7 @@ class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ship
 
 
 class SourceNet(_SiameseNet):
-    """The net that looks at the source once (Eq. 3): no context, one fixed timestep, clean latent."""
+    """The net that looks at the source once (Eq. 3): no context, fixed timestep, clean latent."""
 
     def __init__(self, *, timestep: int = 0, **unet: Any) -> None:
         """Build a UNet of these options and remove what lies after the last block's projections.
@@ -153,11 +153,8 @@ class TargetNet(_SiameseNet):
             block = TargetBlock(transformer.transformer_blocks[0], index)
             transformer.transformer_blocks = nn.ModuleList([block])
         self.region_proj = nn.Linear(clip_width, self.config.cross_attention_dim)
-        plain = self.conv_in
-        self.conv_in = PosedConv(
-            plain.in_channels, plain.out_channels, plain.kernel_size, padding=plain.padding
-        )
-        self.conv_in.load_state_dict(plain.state_dict())
+        # A change of class keeps the convolution's weights and their names.
+        self.conv_in.__class__ = PosedConv
 
     def _blocks(self) -> Iterator[TargetBlock]:
         """Yield the transformer blocks in the order in which they run."""
