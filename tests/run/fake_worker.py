@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from catalogpose.catalog.files import output_name, sha256_file, write_atomically
 from catalogpose.errors import EnvironmentFault
@@ -98,8 +97,3 @@ class DiesAtStart:
     def __init__(self, settings: WorkerSettings) -> None:
         """Die."""
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def tried(folder: Path) -> list[str]:
-    """Return the ids that workers began, each as often as it was tried."""
-    return [line for file in folder.glob("tried-*") for line in file.read_text().splitlines()]
