@@ -38,7 +38,7 @@ def test_auto_takes_one_gpu_if_there_is_any(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("shown", "expected"), [(None, ["0", "1"]), ("3,GPU-5f,1", ["3", "GPU-5f"]), ("", ["0", "1"])]
+    ("shown", "expected"), [(None, ["0", "1"]), ("3,GPU-5f,1", ["3", "GPU-5f"])]
 )
 def test_each_process_sees_one_gpu(
     monkeypatch: pytest.MonkeyPatch, shown: str | None, expected: list[str]
