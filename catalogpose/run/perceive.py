@@ -233,6 +233,8 @@ def _wrong_size(labels: NDArray[np.uint8], photo: Photo) -> RowError:
 
 def _torch_device(device: str) -> str:
     """Return torch's name for a device of the options; `EnvironmentFault` where it is not there."""
+    if device == "cpu":
+        return device
     import torch
 
     there = torch.cuda.is_available()
