@@ -45,8 +45,22 @@ def scene() -> Scene:
 
 
 @pytest.fixture(scope="session")
-def make_unet() -> Callable[..., UNet2DConditionModel]:
-    """Make small plain UNets of Stable Diffusion 1.5's shape, always with the same weights."""
+def wake() -> Callable[[nn.Module], None]:
+    """Make whatever starts at zero random, so that tests see it."""
+
+    def wake(net: nn.Module) -> None:
+        generator = torch.Generator().manual_seed(8)
+        with torch.no_grad():
+            for weight in net.parameters():
+                if not weight.any():
+                    weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+
+    return wake
+
+
+@pytest.fixture(scope="session")
+def make_unet(wake: Callable[[nn.Module], None]) -> Callable[..., UNet2DConditionModel]:
+    """Make small UNets of Stable Diffusion 1.5's shape, always with the same weights, none zero."""
 
     def make(**options: object) -> UNet2DConditionModel:
         settings = {
@@ -59,7 +73,9 @@ def make_unet() -> Callable[..., UNet2DConditionModel]:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            return UNet2DConditionModel(**(settings | options)).eval()
+            net = UNet2DConditionModel(**(settings | options)).eval()
+        wake(net)
+        return net
 
     return make
 
@@ -68,17 +84,3 @@ def make_unet() -> Callable[..., UNet2DConditionModel]:
 def unet(make_unet: Callable[..., UNet2DConditionModel]) -> UNet2DConditionModel:
     """Return a small plain UNet."""
     return make_unet()
-
-
-@pytest.fixture(scope="session")
-def wake() -> Callable[[nn.Module], None]:
-    """Make whatever starts at zero random, so that tests see it."""
-
-    def wake(net: nn.Module) -> None:
-        generator = torch.Generator().manual_seed(8)
-        with torch.no_grad():
-            for weight in net.parameters():
-                if not weight.any():
-                    weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-
-    return wake

@@ -129,7 +129,7 @@ def test_half_a_cell_is_enough():
 
 @pytest.mark.parametrize("size", [(64, 44), (32, 22), (16, 11), (8, 6)])
 def test_half_the_canvas_is_half_the_cells(size):
-    """At every layer size of a 512 x 352 canvas its left half selects the left half of the cells."""
+    """At every layer size of a 512 x 352 canvas its left half selects the left cells."""
     mask = torch.zeros(1, 512, 352, dtype=torch.bool)
     mask[:, :, :176] = True
     cells = selection_mask(mask, size).view(size)

@@ -13,7 +13,7 @@ MEAN, DEVIATION = 0.7, 0.4
 
 
 def scheduler(**options: object) -> DDIMScheduler:
-    """Return Stable Diffusion's DDIM schedule; trailing, so that any number of steps starts at T."""
+    """Return Stable Diffusion's DDIM schedule; trailing: any number of steps starts at T."""
     settings = {
         "beta_start": 0.00085,
         "beta_end": 0.012,

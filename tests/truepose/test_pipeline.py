@@ -1,0 +1,266 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from catalogpose.errors import UsageError
+from catalogpose.records import LABELS
+from catalogpose.truepose.model import read_card
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
+
+UPPER, PANTS, HAIR, BAG = 6, 11, 2, 21
+"""Labels of the test's people; none carries a bag."""
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model) -> TruePosePipeline:
+    """Return the tiny random pipeline."""
+    return load_pipeline(tiny_model, "cpu")
+
+
+def person(seed: int) -> dict[str, Any]:
+    """Return a source: a photo of noise, a map of three bands and a background, its embeddings."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((128, 88), dtype=np.uint8)
+    labels[8:32, 20:70] = HAIR
+    labels[32:72, 16:74] = UPPER
+    labels[72:120, 20:70] = PANTS
+    blocks = rng.integers(0, 256, (16, 11, 3), dtype=np.uint8)
+    return {
+        "photo": blocks.repeat(8, axis=0).repeat(8, axis=1),
+        "labels": labels,
+        "embeddings": {
+            label: (vector / np.linalg.norm(vector)).astype(np.float16)
+            for label, vector in ((x, rng.standard_normal(12)) for x in (HAIR, UPPER, PANTS))
+        },
+    }
+
+
+def poses(count: int, seed: int = 0) -> np.ndarray:
+    """Return random poses (count, 18, 3) on the canvas."""
+    rng = np.random.default_rng(seed)
+    joints = rng.uniform((4, 4), (84, 124), (count, 18, 2))
+    return np.concatenate([joints, np.ones((count, 18, 1))], axis=2).astype(np.float32)
+
+
+@contextmanager
+def counting(net: nn.Module) -> Iterator[list[int]]:
+    """Collect the batch size of every call of a net."""
+    sizes: list[int] = []
+    hook = net.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    yield sizes
+    hook.remove()
+
+
+def difference(left: np.ndarray, right: np.ndarray) -> int:
+    """Return the largest difference between pictures of bytes."""
+    return int(np.abs(left.astype(int) - right.astype(int)).max())
+
+
+ALL = frozenset({HAIR, UPPER, PANTS})
+"""The labels that a whole body shows."""
+
+
+def test_pictures_have_something_to_compare(pipe):
+    """The tiny model's pictures are not plain grey, so the comparisons below mean something."""
+    pictures = pipe(**person(0), joints=poses(2), shown=[ALL, ALL], seeds=[1, 2])
+    assert pictures.shape == (2, 128, 88, 3)
+    assert pictures.dtype == np.uint8
+    assert pictures.std(axis=(1, 2)).min() > 10
+
+
+def test_everything_given_shows(pipe):
+    """Photo, map, embeddings, pose, shown labels and seed each change the picture."""
+    base = {**person(0), "joints": poses(1), "shown": [ALL], "seeds": [1]}
+    other = person(1)
+    half = np.where(base["labels"] == UPPER, PANTS, base["labels"])
+    expected = pipe(**base)
+    for changed in (
+        {"photo": other["photo"]},
+        {"labels": half.astype(np.uint8)},
+        {"embeddings": other["embeddings"]},
+        {"joints": poses(1, seed=5)},
+        {"shown": [frozenset({HAIR})]},
+        {"seeds": [2]},
+    ):
+        assert difference(pipe(**(base | changed)), expected) > 2, changed.keys()
+
+
+def test_the_same_again(pipe):
+    """The same inputs give the same bytes."""
+    call = {**person(0), "joints": poses(2), "shown": [ALL, ALL], "seeds": [1, 2]}
+    assert np.array_equal(pipe(**call), pipe(**call))
+
+
+def test_a_picture_does_not_depend_on_its_batch(pipe):
+    """Alone, in a batch with other sources and in another place a picture is the same."""
+    sources = [pipe.encode_source(**person(seed)) for seed in range(3)]
+    shown = [ALL, frozenset({UPPER}), frozenset({BAG})]
+    conditions = [pipe.condition(*pair) for pair in zip(sources, shown, strict=True)]
+    joints, seeds = poses(3), [7, 8, 9]
+    together = pipe.generate(conditions, joints, seeds)
+    for index in range(3):
+        one = slice(index, index + 1)
+        alone = pipe.generate(conditions[one], joints[one], seeds[one])
+        assert difference(alone, together[one]) <= 2
+    order = [2, 0, 1]
+    permuted = pipe.generate(
+        [conditions[i] for i in order], joints[order], [seeds[i] for i in order]
+    )
+    assert difference(permuted, together[order]) <= 2
+    assert difference(together[0], together[1]) > 2
+
+
+def test_the_source_is_looked_at_once(pipe):
+    """However many poses and steps follow, SourceNet runs once, and once a step TargetNet."""
+    count = 5
+    with counting(pipe.source_unet) as looks, counting(pipe.unet) as steps:
+        pipe(
+            **person(0),
+            joints=poses(count),
+            shown=[ALL, frozenset({UPPER})] * 2 + [ALL],
+            seeds=range(count),
+            steps=4,
+        )
+    assert looks == [1]
+    assert steps == [2 * count] * 4
+
+
+def test_conditions_are_shared_by_shown_labels(pipe, monkeypatch):
+    """Poses that show the same labels share their conditions: one `condition` a set of labels."""
+    asked = []
+    condition = TruePosePipeline.condition
+
+    def note(self: TruePosePipeline, features: object, shown: frozenset[int]) -> object:
+        asked.append(shown)
+        return condition(self, features, shown)
+
+    monkeypatch.setattr(TruePosePipeline, "condition", note)
+    head = frozenset({HAIR})
+    pipe(**person(0), joints=poses(4), shown=[ALL, head, ALL, head], seeds=range(4))
+    assert sorted(asked, key=len) == [head, ALL]
+
+
+def test_one_source_kept_for_later_poses(pipe):
+    """Features and conditions that are kept paint further poses without another look."""
+    conditions = pipe.condition(pipe.encode_source(**person(0)), ALL)
+    with counting(pipe.source_unet) as looks:
+        kept = [pipe.generate([conditions], poses(1, seed=s), [s]) for s in range(2)]
+    assert looks == []
+    anew = pipe(**person(0), joints=poses(1, seed=1), shown=[ALL], seeds=[1])
+    assert difference(kept[1], anew) == 0
+
+
+def test_a_pose_that_shows_nothing_takes_the_whole_person(pipe):
+    """Where no shown label is in the source, the whole person is used, and it is on record."""
+    features = pipe.encode_source(**person(0))
+    whole, missing = pipe.condition(features, ALL), pipe.condition(features, frozenset({BAG}))
+    assert (whole.fallback, missing.fallback) == (False, True)
+    for a, b in zip(whole.conditions.layers, missing.conditions.layers, strict=True):
+        assert torch.equal(a.key, b.key)
+    part = pipe.condition(features, frozenset({BAG, HAIR}))
+    assert not part.fallback
+    assert not torch.equal(part.conditions.layers[0].key, whole.conditions.layers[0].key)
+
+
+def test_a_source_of_background_alone(pipe):
+    """A photo in which the parser found nobody still paints, from the photo alone."""
+    nobody = {**person(0), "labels": np.zeros((128, 88), dtype=np.uint8), "embeddings": {}}
+    picture = pipe(**nobody, joints=poses(1), shown=[ALL], seeds=[1])
+    assert picture.std() > 5
+
+
+def test_regions_without_embeddings_are_never_chosen(pipe):
+    """CAA chooses among the regions that have an embedding, and may run out of them."""
+    source = person(0)
+    del source["embeddings"][UPPER]
+    chosen = {int(label) for layer in pipe.encode_source(**source).chosen for label in layer[0]}
+    assert chosen <= {HAIR, PANTS, -1}
+    assert chosen & {HAIR, PANTS}
+
+
+def test_guidance_one_runs_one_half(pipe):
+    """At scale 1 the conditional half alone runs, and gives what both halves would."""
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)]
+    with counting(pipe.unet) as sizes:
+        single = pipe.generate(conditions, poses(1), [1], guidance=1.0)
+        double = pipe.generate(conditions, poses(1), [1], guidance=1.0 + 1e-6)
+    assert sizes == [1] * 3 + [2] * 3
+    assert difference(single, double) <= 1
+    assert difference(single, pipe.generate(conditions, poses(1), [1], guidance=6.0)) > 2
+
+
+def test_the_cards_settings_are_the_defaults(pipe):
+    """Steps and guidance come from the card unless they are given, and steps are told."""
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)]
+    told: list[int] = []
+    default = pipe.generate(conditions, poses(1), [1], on_step=told.append)
+    assert told == [1, 2, 3]
+    said = pipe.generate(conditions, poses(1), [1], steps=3, guidance=3.5)
+    assert np.array_equal(default, said)
+
+
+def test_the_model_survives_the_disk(pipe, tmp_path):
+    """A saved pipeline loads with its card and paints the same bytes."""
+    pipe.save_pretrained(tmp_path / "again")
+    again = TruePosePipeline.from_pretrained(tmp_path / "again")
+    call = {**person(0), "joints": poses(2), "shown": [ALL, ALL], "seeds": [1, 2]}
+    assert np.array_equal(again(**call), pipe(**call))
+    card = read_card(tmp_path / "again")
+    assert again.card == card == pipe.card
+    weights = {path.as_posix() for path in (tmp_path / "again").rglob("*.safetensors")}
+    assert len(card.weights) == len(weights) == 4
+    assert not list((tmp_path / "again").rglob("*.bin"))
+
+
+def test_a_folder_without_a_card_does_not_load(tmp_path):
+    """A plain diffusers folder is not one of ours, and the error says what it lacks."""
+    with pytest.raises(UsageError, match=r"catalogpose\.json"):
+        TruePosePipeline.from_pretrained(tmp_path)
+
+
+def test_bfloat16_nets_beside_a_float32_vae(pipe, tiny_model):
+    """The types of a GPU run work together and paint nearly what float32 paints."""
+    types = {"default": torch.bfloat16, "vae": torch.float32}
+    half = TruePosePipeline.from_pretrained(tiny_model, dtype=types)
+    assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
+    call = {**person(0), "joints": poses(2), "shown": [ALL, ALL], "seeds": [1, 2]}
+    found, expected = half(**call).astype(float), pipe(**call)
+    assert np.abs(found - expected).mean() < 2.5
+    assert expected.std() > 30
+
+
+def test_inputs_are_left_alone(pipe):
+    """Arrays that the caller keeps may be read-only, and nothing is written into them."""
+    source, joints = person(0), poses(1)
+    for array in (source["photo"], source["labels"], *source["embeddings"].values()):
+        array.setflags(write=False)
+    before = joints.copy()
+    pipe(**source, joints=joints, shown=[ALL], seeds=[1])
+    assert np.array_equal(joints, before)
+
+
+def test_latents_go_through_one_scale(pipe):
+    """Encoding multiplies by the VAE's scaling factor and decoding divides by it."""
+    photo = person(0)["photo"][None]
+    latents = pipe.encode_photos(photo)
+    assert latents.shape == (1, 4, 16, 11)
+    floats = torch.from_numpy(photo.astype(np.float32) / 127.5 - 1).movedim(-1, 1)
+    with torch.no_grad():
+        mean = pipe.vae.encode(floats).latent_dist.mean
+        direct = pipe.vae.decode(mean).sample
+    torch.testing.assert_close(latents, mean * pipe.vae.config.scaling_factor)
+    expected = ((direct.movedim(1, -1) + 1) * 127.5).clamp(0, 255).round().numpy()
+    assert difference(pipe.decode_latents(latents), expected) <= 1
+
+
+def test_labels_are_the_common_vocabulary(pipe):
+    """The table of embeddings has a row a label of the common vocabulary, zero where none came."""
+    features = pipe.encode_source(**person(0))
+    assert features.embeddings.shape == (1, len(LABELS), 12)
+    filled = {int(label) for label in features.embeddings[0].any(dim=1).nonzero()}
+    assert filled == {HAIR, UPPER, PANTS}
