@@ -1,0 +1,68 @@
+"""From a recipe to a model folder, in a few steps of tiny nets."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalogpose.commands.train import train_model
+from catalogpose.config import TrainOptions
+from catalogpose.errors import UsageError
+from catalogpose.perception.clip import Clip
+from catalogpose.perception.parser import Parser
+from catalogpose.training.recipes import load_recipe
+from catalogpose.truepose.model import read_card
+from catalogpose.truepose.pipeline import TruePosePipeline
+
+
+def write_tiny_recipe(path: Path) -> None:
+    """Write the bundled recipe with tiny nets and two steps of everything."""
+    recipe = json.loads(json.dumps(dataclasses.asdict(load_recipe("bundled"))))
+    recipe.update(name="tiny", height=64, width=48, products=2, views=2)
+    schedule = {"steps": 2, "batch": 2, "learning_rate": 0.001}
+    for section in ("vae", "clip", "parser", "truepose"):
+        recipe[section]["schedule"] = schedule
+    recipe["vae"].update(widths=[8, 8, 8, 8], latent_channels=4)
+    recipe["clip"]["model"]["vision_cfg"].update(layers=1, width=32)
+    recipe["clip"]["model"]["text_cfg"].update(layers=1)
+    recipe["parser"]["model"].update(hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1])
+    recipe["truepose"]["unet"].update(
+        block_out_channels=[32, 32], attention_head_dim=[1, 1], cross_attention_dim=16
+    )
+    recipe["truepose"].update(pose={"widths": [8, 8, 8]}, steps=2)
+    path.write_text(json.dumps(recipe), encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
+    """Training every stage leaves a folder whose pipeline, parser and CLIP load and work together."""
+    recipe = tmp_path / "tiny.json"
+    write_tiny_recipe(recipe)
+    seen: list[str] = []
+    options = TrainOptions(recipe=str(recipe), out=tmp_path / "out", device="cpu")
+    summary = train_model(options, lambda name, done, total: seen.append(name))
+    card = read_card(summary.model)
+    assert (card.name, card.height, card.width) == ("tiny", 64, 48)
+    assert {"vae", "clip", "truepose", "parser"} <= set(seen)
+    pipe = TruePosePipeline.from_pretrained(summary.model)
+    photo = np.full((64, 48, 3), 200, dtype=np.uint8)
+    labels = Parser.load(summary.model / "parser").parse(photo)
+    embedding = Clip.load(summary.model / "clip").embed(photo, [(0, 0, 20, 30)])
+    joints = np.full((1, 18, 3), 20, dtype=np.float32)
+    pictures = pipe(photo, labels, {6: embedding[0]}, joints, [frozenset({6})], [7])
+    assert pictures.shape == (1, 64, 48, 3)
+    assert (tmp_path / "out/work/truepose/preview.png").is_file()
+
+    again: list[str] = []
+    train_model(options, lambda name, done, total: again.append(name))
+    assert not {"vae", "clip", "truepose", "parser"} & set(again)
+
+
+def test_an_unknown_stage_or_recipe_is_refused(tmp_path: Path) -> None:
+    """A wrong name is answered with the known ones."""
+    with pytest.raises(UsageError, match="known: bundled"):
+        train_model(TrainOptions(recipe="nothing", out=tmp_path))
+    with pytest.raises(UsageError, match="known: vae, clip"):
+        train_model(TrainOptions(out=tmp_path, only="nothing"))
