@@ -2,6 +2,7 @@ import dataclasses
 import inspect
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -81,11 +82,12 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     for words in (["--help"], ["generate", "--help"]):
-        started = time.monotonic()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         done = subprocess.run(
             [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
         )
-        assert time.monotonic() - started < 1
+        # Its own time, since other work on the machine is not its fault.
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 1
         assert "Exit codes:" in done.stdout
         heavy = {"torch", "diffusers", "transformers", "pandas", "pyarrow", "numpy", "PIL"}
         assert not heavy & set(done.stderr.split())

@@ -120,7 +120,7 @@ class Shop:
     def finish(self, *more: str) -> subprocess.CompletedProcess[str]:
         """Carry out the run."""
         with self.start(*more) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=200)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

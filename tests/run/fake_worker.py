@@ -43,7 +43,7 @@ class FakeWorker:
     def _do(self, job: Job) -> Outcome:
         with (self.log / f"tried-{os.getpid()}").open("a") as file:
             file.write(f"{job.row.id}\n")
-        time.sleep(5 if "slow" in job.row.id else SECONDS)
+        time.sleep(60 if "slow" in job.row.id else SECONDS)
         known = {
             "id": job.row.id,
             "digest": job.digest,

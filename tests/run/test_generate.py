@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -82,10 +83,10 @@ def test_a_finished_run_again_does_nothing_quickly(make_shop: MakeShop) -> None:
         "heavy = {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)\n"
     )
-    started = time.monotonic()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
-    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 3
     assert {p: p.read_bytes() for p in shop.run.rglob("*") if p.is_file()} == before
     assert generate(shop, gpus=1_000, device="auto").already_done == 2
 
@@ -225,7 +226,7 @@ def test_an_interrupted_run_goes_on(
     reaped.append(process)
     wait_for(lambda: len(shop.tried) >= 4)
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "go on: catalogpose generate --manifest" in out
     assert "Traceback" not in err
@@ -269,8 +270,8 @@ def test_killed_runs_lose_nothing(make_shop: MakeShop, reaped: list[subprocess.P
 
 
 def wait_for(happens: Callable[[], bool]) -> None:
-    """Wait until something happens, for ten seconds at most."""
-    deadline = time.monotonic() + 10
+    """Wait until something happens, for a minute at most."""
+    deadline = time.monotonic() + 60
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.005)
