@@ -134,3 +134,37 @@ class ReportOptions:
         """Raise UsageError naming the first flag that is out of range."""
         _need_device(self.device)
         _need(self.shown >= 0, "--shown", "0 or more", self.shown)
+
+
+SPLITS = ("train", "validation", "test")
+"""What `--split` may say; the studio keeps a range of product numbers for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """What `catalogpose studio` shall do: draw a catalogue, its true pictures and a manifest."""
+
+    out: Path
+    """Folder of the catalogue, new or empty."""
+    products: int = 8
+    """Number of products, 1 to 100000; each is one person in one outfit."""
+    poses: int = 3
+    """Target poses a product, 1 to 100; with `products` they make the manifest's rows."""
+    seed: int = 0
+    """Which products of the split, 0 to 2**63 - 1; 0 begins with its first. Two seeds with as many
+    products share none, as long as the split's million lasts."""
+    height: int = 256
+    """Photo height in pixels, 32 to 4096."""
+    width: int = 176
+    """Photo width in pixels, 32 to 4096."""
+    split: str = "test"
+    """One of `SPLITS`; they share no person, garment or pattern."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError naming the first flag that is out of range."""
+        _need(1 <= self.products <= 100_000, "--products", "1 to 100000", self.products)
+        _need(1 <= self.poses <= 100, "--poses", "1 to 100", self.poses)
+        _need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
+        for flag, side in (("--height", self.height), ("--width", self.width)):
+            _need(32 <= side <= 4096, flag, "32 to 4096", side)
+        _need(self.split in SPLITS, "--split", f"one of {', '.join(SPLITS)}", self.split)

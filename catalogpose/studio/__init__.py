@@ -1,6 +1,7 @@
-"""A procedural fashion catalogue: people who never existed, drawn with their exact maps, joints and captions.
+"""A procedural fashion catalogue: people who never existed, with exact maps, joints and captions.
 
-A product number decides a person, an outfit and a background; a view number decides pose, turn and framing:
+A product number decides a person, an outfit and a background; a view number decides pose, turn and
+framing:
 
     picture = draw_view(product_id, view, height=256, width=176)
 

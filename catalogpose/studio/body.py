@@ -19,7 +19,7 @@ TORSO = 0.315
 """From the base of the neck to between the hips, in body heights."""
 FACE = {"nose": (0.0, 0.1), "left-eye": (0.42, 0.15), "right-eye": (-0.42, 0.15),
         "left-ear": (1.571, -0.33), "right-ear": (-1.571, -0.33)}  # fmt: skip
-"""Angle of each point of the face around the head, and the least cosine to the viewer at which it is seen."""
+"""Angle around the head of each point of the face; the least cosine to the viewer that shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Angles:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A posed body in camera space: x right, y up from the floor, z towards the viewer, in body heights."""
+    """A posed body in camera space: x right, y up, z towards the viewer, in body heights."""
 
     points: Mapping[str, Floats]
     """Named joints and landmarks, (3,) each."""
@@ -112,7 +112,7 @@ class Figure:
     """(3, 3) from the head's frame to the camera's."""
 
     def on_torso(self, t: float, x: float = 0.0, z: float = 0.0) -> Floats:
-        """Return the point a share `t` down the trunk from the neck's base, moved to the left and forwards."""
+        """Return the point a share `t` down the trunk, `x` to the left and `z` forwards."""
         top, hip = self.points["neck-base"], self.points["hip"]
         return top + (hip - top) * np.float32(t) + self.torso @ np.array([x, 0, z], np.float32)
 
@@ -220,7 +220,7 @@ def stand(person: Person, angles: Angles, yaw: float) -> Figure:
     turn, nod, tilt = angles.head
     head = torso @ turn_y(turn) @ turn_x(nod) @ turn_z(tilt)
     base = torso @ np.array([0, TORSO, 0], np.float32)
-    points = {"hip": np.zeros(3, np.float32), "neck-base": base}
+    points: dict[str, Floats] = {"hip": np.zeros(3, np.float32), "neck-base": base}
     points |= _arm_points(person, angles, torso, base)
     points |= _leg_points(person, angles, pelvis)
     points["throat"] = base + torso @ np.array([0, 0.012, -0.006], np.float32)
@@ -256,7 +256,7 @@ FACE_PLACES: Mapping[str, tuple[float, float, float]] = {
 
 
 def coco_joints(figure: Figure) -> Floats:
-    """Return (18, 3) points of space in the order of `records.JOINTS`; NaN where a face point is turned away."""
+    """Return (18, 3) points in the order of `records.JOINTS`; NaN for a face turned away."""
     joints = np.full((len(JOINTS), 3), np.nan, np.float32)
     seen = face_points(figure)
     for index, name in enumerate(JOINTS):

@@ -97,7 +97,8 @@ def describe(person: Person, outfit: Outfit, yaw: float) -> str:
     phrases = [name_garment(garment, front=front) for garment in outfit]
     worn = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
     who = "woman" if person.woman else "man"
-    return f"A {who} with {person.skin} skin and {name_hair(person)} wearing {worn}, seen {name_view(yaw)}."
+    looks = f"{person.skin} skin and {name_hair(person)}"
+    return f"A {who} with {looks} wearing {worn}, seen {name_view(yaw)}."
 
 
 def describe_regions(
@@ -115,7 +116,9 @@ def describe_regions(
             phrases[name] = name_hair(person)
         elif name == "face":
             beard = " and a beard" if person.beard else ""
-            phrases[name] = f"a {'woman' if person.woman else 'man'}'s face with {person.skin} skin{beard}"
+            phrases[name] = (
+                f"a {'woman' if person.woman else 'man'}'s face with {person.skin} skin{beard}"
+            )
         elif name == "torso-skin":
             phrases[name] = f"neck and chest with {person.skin} skin"
         elif name != "background":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -16,15 +16,17 @@ from catalogpose.studio.captions import describe, describe_regions
 from catalogpose.studio.dressing import paint_person
 from catalogpose.studio.garments import Outfit, draw_outfit
 from catalogpose.studio.hair import STYLES
-from catalogpose.studio.paint import Canvas, Floats, paint
+from catalogpose.studio.paint import Canvas, Floats, paint_tube
 from catalogpose.studio.palette import BACKGROUNDS, HAIRS, SKINS, Colour
 from catalogpose.studio.poses import draw_angles, draw_yaw
 
-SPLITS: Mapping[str, range] = MappingProxyType({
-    "train": range(1_000_000),
-    "validation": range(1_000_000, 2_000_000),
-    "test": range(2_000_000, 3_000_000),
-})
+SPLITS: Mapping[str, range] = MappingProxyType(
+    {
+        "train": range(1_000_000),
+        "validation": range(1_000_000, 2_000_000),
+        "test": range(2_000_000, 3_000_000),
+    }
+)
 """Product numbers of each split; no person, garment or pattern instance is in two of them."""
 
 
@@ -71,7 +73,7 @@ class Scene:
     figure: Figure
     """The body in camera space."""
     yaw: float
-    """The body's turn in degrees, -180..180: 0 faces the viewer, positive turns to the picture's right."""
+    """The body's turn in degrees, -180..180: 0 faces the viewer, positive the picture's right."""
     scale: float
     """Picture heights a body height."""
     x: float
@@ -82,15 +84,19 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """A drawn view and its ground truth. Pixel i covers [i, i + 1) of x, so a pixel's middle is at i + 0.5."""
+    """A drawn view and its ground truth.
+
+    Pixel i covers x in [i, i + 1), so the middle of the top left pixel is at (0.5, 0.5).
+    """
 
     photo: NDArray[np.uint8]
     """(H, W, 3) sRGB."""
     labels: NDArray[np.uint8]
     """(H, W) ids in `records.LABELS`, at most 23; left and right are the person's own."""
     joints: Floats
-    """(18, 3) in the order of `records.JOINTS`: x, y in pixels and confidence 1; NaN, NaN, 0 where a joint is
-    outside the picture or a point of the face is turned away. Joints hidden by the body or clothes stay."""
+    """(18, 3) in the order of `records.JOINTS`: x, y in pixels and confidence 1; NaN, NaN, 0 where
+    a joint is outside the picture or a point of the face is turned away. Joints that the body or
+    the clothes hide stay."""
     caption: str
     """One sentence about the picture."""
     region_captions: Mapping[str, str]
@@ -132,7 +138,7 @@ def make_product(product_id: int) -> Product:
 
 
 def _draw_person(rng: np.random.Generator, name: str, woman: bool) -> Person:
-    styles = STYLES[2:] if woman and rng.random() < 0.88 else STYLES[:2]
+    styles: tuple[str, ...] = STYLES[2:] if woman and rng.random() < 0.88 else STYLES[:2]
     if not woman:
         styles = ("short", "cropped", "short", "cropped", "short", "bob", "bun")
     return Person(
@@ -150,7 +156,7 @@ def _draw_person(rng: np.random.Generator, name: str, woman: bool) -> Person:
 
 
 def make_scene(product_id: int, view: int) -> Scene:
-    """Return a view of a product: pose, turn and framing; views are 0, 1, 2 and so on without end."""
+    """Return a view of a product: pose, turn and framing; views are 0, 1, 2 and so on for ever."""
     product = make_product(product_id)
     rng = _generator(3, product_id, view)
     yaw = draw_yaw(rng)
@@ -175,11 +181,15 @@ def _frame(rng: np.random.Generator, figure: Figure, *, whole: bool) -> tuple[fl
     low = hip - rng.uniform(0.03, 0.15)
     scale = 0.94 / (head - low)
     middle = float(points["hip"][0] + points["neck-base"][0]) / 2
-    return float(scale), float(-middle * scale + shift[0]), float(0.06 + shift[1] * 0.8 + scale * head)
+    return (
+        float(scale),
+        float(-middle * scale + shift[0]),
+        float(0.06 + shift[1] * 0.8 + scale * head),
+    )
 
 
 def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
-    """Return the picture of a product in a scene; the same scene at another size is the same picture."""
+    """Return the picture of a product in a scene; another size gives the same picture, scaled."""
     scale = scene.scale * height
     x, y = width / 2 + scene.x * height, scene.y * height
     photo = _paint_wall(product.background, height, width)
@@ -189,7 +199,7 @@ def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
     density = int(2 ** np.ceil(np.log2(max(scale, 32.0))))
     tubes = paint_person(product.person, product.outfit, scene.figure, density)
     for tube in sorted(tubes, key=lambda tube: tube.order):
-        paint(canvas, tube)
+        paint_tube(canvas, tube)
     pixels = np.clip(photo + np.float32(0.5), 0, 255).astype(np.uint8)
     front = np.cos(np.deg2rad(scene.yaw)) > -0.2
     return Picture(
@@ -207,12 +217,6 @@ def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
 def draw_view(product_id: int, view: int, *, height: int, width: int) -> Picture:
     """Return one view of a product by number."""
     return draw(make_product(product_id), make_scene(product_id, view), height=height, width=width)
-
-
-def draw_views(product_id: int, views: range, *, height: int, width: int) -> Iterator[Picture]:
-    """Yield several views of a product."""
-    for view in views:
-        yield draw_view(product_id, view, height=height, width=width)
 
 
 def _project(canvas: Canvas, joints: Floats) -> Floats:

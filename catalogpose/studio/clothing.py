@@ -1,4 +1,4 @@
-"""Garments on a posed body: trunk pieces with necklines, sleeves, trouser legs and hanging skirts."""
+"""Garments on a posed body: trunk pieces with necklines, sleeves, trousers and hanging skirts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from catalogpose.studio.body import SIDES, TORSO, Figure, Person
 from catalogpose.studio.figure import (
     GROWN,
     SHOULDER,
-    TRUNK,
     arm_radii,
     leg_orders,
     leg_radii,
@@ -45,7 +44,7 @@ class Dressing:
 
 
 def neckline(neck: str) -> Floats:
-    """Return where a neckline runs around the body, as a share of the trunk from the neck's base."""
+    """Return where a neckline runs around the body, as a share of the trunk."""
     a = AROUND
     if neck == "v":
         line = 0.030 + 0.30 * np.maximum(0, 1 - a / 0.62)
@@ -72,7 +71,7 @@ def trunk_around(person: Person, ease: float) -> float:
 
 
 def paint_upper(dressing: Dressing, garment: Garment, order: float) -> Iterator[Tube]:
-    """Yield a top's trunk piece, collar and sleeves; `order` says when the trunk piece is painted."""
+    """Yield a top's trunk piece, collar and sleeves; `order` is the trunk piece's."""
     person, figure = dressing.person, dressing.figure
     size, ease = person.stature, garment.ease
     goes_on = garment.slot in ("dress", "jumpsuit", "coat")
@@ -80,8 +79,9 @@ def paint_upper(dressing: Dressing, garment: Garment, order: float) -> Iterator[
     last = 0.98 if goes_on else 0.86 if garment.tucked else 0.98 + garment.length * 2.2
     last = 1.06 if garment.slot == "jumpsuit" else last
     buttons = garment.neck == "collar" or (garment.slot == "coat" and not garment.open)
-    panel = Panel(kind="torso", around=trunk_around(person, ease), length=(last - first) * TORSO * size,
-                  hem=not goes_on and not garment.tucked, buttons=buttons)  # fmt: skip
+    panel = Panel(kind="torso", around=trunk_around(person, ease),
+                  length=(last - first) * TORSO * size, hem=not goes_on and not garment.tucked,
+                  buttons=buttons)  # fmt: skip
     shape = trunk_profile(person, first, last, ease)
     if garment.tucked:
         shape = trunk_profile(person, first, last, 0.001)
@@ -90,9 +90,9 @@ def paint_upper(dressing: Dressing, garment: Garment, order: float) -> Iterator[
         shape = _loosened(shape)
     line = neckline("collar" if garment.slot == "coat" and garment.open else garment.neck)
     piece = Tube(start=figure.on_torso(first), end=figure.on_torso(last), profile=shape,
-                 texture=weave(garment.cloth, panel, dressing.density), label=LABEL_ID[garment.label],
-                 turn=figure.turn, order=order, round_start=False, round_end=False,
-                 upper=(line - first) / np.float32(last - first), shadow=0.30,
+                 texture=weave(garment.cloth, panel, dressing.density),
+                 label=LABEL_ID[garment.label], turn=figure.turn, order=order, round_start=False,
+                 round_end=False, upper=(line - first) / np.float32(last - first), shadow=0.30,
                  lower=None if goes_on else np.ones(STEPS + 1, np.float32))  # fmt: skip
     yield from _opened(piece, garment, _opening(garment))
     if garment.neck in ("turtle", "collar") or garment.slot == "coat":
@@ -112,7 +112,7 @@ def _loosened(shape: Floats) -> Floats:
 
 
 def _opening(garment: Garment) -> Floats:
-    """Return a coat's half open angle along its trunk piece: narrow at the chest, wide at the neck."""
+    """Return a coat's half open angle along its trunk piece: wide at the neck."""
     wide = np.interp(ALONG, [0, 0.1, 0.45, 1], [0.9, 0.75, garment.open, garment.open * 1.05])
     return wide.astype(np.float32)
 
@@ -129,9 +129,10 @@ def _paint_collar(dressing: Dressing, garment: Garment, order: float) -> Iterato
     panel = Panel(kind="small", around=6.28 * radius, length=tall, hem=False)
     opening = np.full(STEPS + 1, 0.42 + garment.open * 0.5, np.float32)
     yield Tube(start=base, end=end, profile=limb_profile(radius * 1.22, radius), turn=figure.turn,
-               texture=weave(garment.cloth, panel, dressing.density), label=LABEL_ID[garment.label],
-               order=order, round_start=False, round_end=False, shadow=0.2,
-               upper=np.zeros(STEPS + 1, np.float32), lower=np.ones(STEPS + 1, np.float32),
+               texture=weave(garment.cloth, panel, dressing.density),
+               label=LABEL_ID[garment.label], order=order, round_start=False, round_end=False,
+               shadow=0.2, upper=np.zeros(STEPS + 1, np.float32),
+               lower=np.ones(STEPS + 1, np.float32),
                opening=None if garment.neck == "turtle" else opening)  # fmt: skip
 
 
@@ -153,28 +154,38 @@ def _paint_sleeves(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
         order = segment_order(figure, f"{name}-shoulder", f"{name}-elbow") + high
         round_ = arm_radii(person)[0] + garment.ease * 0.35 * person.stature
         wide = shoulder + (elbow - shoulder) * share + (0.004 if share < 1 else 0) * person.stature
-        yield Tube(start=start, end=stop, profile=limb_profile(round_, wide, (shoulder - round_) * 0.6), texture=texture,
-                   label=label, order=order, turn=figure.turn, rows=(cap / reach / 1.12, (cap + min(middle, reach)) / reach / 1.12),
-                   round_end=share >= 1, lower=None if share >= 1 else whole,
-                   fade=SHOULDER, melt=label, shadow=0.2)  # fmt: skip
+        yield Tube(start=start, end=stop,
+                   profile=limb_profile(round_, wide, (shoulder - round_) * 0.6), texture=texture,
+                   label=label, order=order, turn=figure.turn,
+                   rows=(cap / reach / 1.12, (cap + min(middle, reach)) / reach / 1.12),
+                   round_end=share >= 1, lower=None if share >= 1 else whole, fade=SHOULDER,
+                   melt=label, shadow=0.2)  # fmt: skip
         if reach <= middle:
             continue
         share = min((reach - middle) / (1 - middle), 1.0)
         stop = joint + (end - joint) * np.float32(share)
         order = segment_order(figure, f"{name}-elbow", f"{name}-hand") + 0.001 + high
-        yield Tube(start=joint, end=stop, profile=limb_profile(elbow, elbow + (wrist - elbow) * share),
-                   texture=texture, label=label, order=order, turn=figure.turn,
-                   rows=((cap + middle) / reach / 1.12, 1), round_end=False, lower=whole, shadow=0.2,
-                   fade=GROWN, melt=label)  # fmt: skip
+        yield Tube(start=joint, end=stop,
+                   profile=limb_profile(elbow, elbow + (wrist - elbow) * share), texture=texture,
+                   label=label, order=order, turn=figure.turn,
+                   rows=((cap + middle) / reach / 1.12, 1), round_end=False, lower=whole,
+                   shadow=0.2, fade=GROWN, melt=label)  # fmt: skip
 
 
-def paint_trousers(dressing: Dressing, garment: Garment, order: float, *, below: float = 0.0) -> Iterator[Tube]:
+def paint_trousers(
+    dressing: Dressing, garment: Garment, order: float, *, below: float = 0.0
+) -> Iterator[Tube]:
     """Yield the two legs and the seat; a jumpsuit's cloth has begun `below` body heights above."""
     person, figure, points = dressing.person, dressing.figure, dressing.figure.points
     size, ease = person.stature, garment.ease * person.stature
     hip, knee, ankle = (r + ease for r in leg_radii(person))
-    knee, hem = knee + garment.flare * 0.35 * size, ankle + (garment.flare + garment.ease * 0.7) * size
-    panel = Panel(kind="leg", around=6.28 * hip, length=LEG * garment.length * size, above=below + 0.09 * size)
+    knee, hem = (
+        knee + garment.flare * 0.35 * size,
+        ankle + (garment.flare + garment.ease * 0.7) * size,
+    )
+    panel = Panel(
+        kind="leg", around=6.28 * hip, length=LEG * garment.length * size, above=below + 0.09 * size
+    )
     texture = weave(garment.cloth, panel, dressing.density)
     label, middle, whole = LABEL_ID[garment.label], 0.242 / LEG, np.ones(STEPS + 1, np.float32)
     for name, begin in leg_orders(figure).items():
@@ -182,18 +193,20 @@ def paint_trousers(dressing: Dressing, garment: Garment, order: float, *, below:
         share = min(garment.length / middle, 1.0)
         stop = start + (joint - start) * np.float32(share)
         wide = hip + (knee - hip) * share + (garment.flare * size if share < 1 else 0.0)
-        yield Tube(start=start, end=stop, profile=limb_profile(hip, wide), texture=texture, label=label,
-                   order=begin + 0.1, turn=figure.turn, rows=(0, min(middle / garment.length, 1.0)),
-                   round_end=share >= 1, lower=None if share >= 1 else whole)  # fmt: skip
+        yield Tube(start=start, end=stop, profile=limb_profile(hip, wide), texture=texture,
+                   label=label, order=begin + 0.1, turn=figure.turn,
+                   rows=(0, min(middle / garment.length, 1.0)), round_end=share >= 1,
+                   lower=None if share >= 1 else whole)  # fmt: skip
         if garment.length <= middle:
             continue
         share = (garment.length - middle) / (1 - middle)
         stop = joint + (end - joint) * np.float32(share)
         foot = knee + (hem - knee) * share
-        yield Tube(start=joint, end=stop, profile=limb_profile(knee, foot, leg_radii(person)[1] * 0.08),
-                   texture=texture, label=label, order=begin + 0.101, turn=figure.turn, shadow=0.0,
-                   rows=(middle / garment.length, 1), round_end=False, lower=whole,
-                   fade=GROWN, melt=label)  # fmt: skip
+        yield Tube(start=joint, end=stop,
+                   profile=limb_profile(knee, foot, leg_radii(person)[1] * 0.08), texture=texture,
+                   label=label, order=begin + 0.101, turn=figure.turn, shadow=0.0,
+                   rows=(middle / garment.length, 1), round_end=False, lower=whole, fade=GROWN,
+                   melt=label)  # fmt: skip
     yield from _paint_seat(dressing, garment, order, below)
 
 
@@ -206,12 +219,14 @@ def _paint_seat(dressing: Dressing, garment: Garment, order: float, below: float
     fade = np.interp(ALONG, [0, 0.45, 0.84, 1], [1, 1, 0, 0]).astype(np.float32)
     yield Tube(start=figure.on_torso(first), end=figure.on_torso(last), turn=figure.turn,
                profile=trunk_profile(person, first, last, garment.ease * 0.9), fade=fade,
-               texture=weave(garment.cloth, panel, dressing.density), label=LABEL_ID[garment.label],
-               order=order, round_start=False, round_end=False, shadow=0.0,
-               melt=LABEL_ID[garment.label])  # fmt: skip
+               texture=weave(garment.cloth, panel, dressing.density),
+               label=LABEL_ID[garment.label], order=order, round_start=False, round_end=False,
+               shadow=0.0, melt=LABEL_ID[garment.label])  # fmt: skip
 
 
-def paint_skirt(dressing: Dressing, garment: Garment, order: float, *, first: float = WAIST) -> Iterator[Tube]:
+def paint_skirt(
+    dressing: Dressing, garment: Garment, order: float, *, first: float = WAIST
+) -> Iterator[Tube]:
     """Yield the hanging part of a skirt, dress or coat from the share `first` of the trunk down."""
     person, figure = dressing.person, dressing.figure
     size = person.stature
@@ -223,15 +238,15 @@ def paint_skirt(dressing: Dressing, garment: Garment, order: float, *, first: fl
     panel = Panel(kind="skirt", around=around, length=tall, above=above)
     texture, label = weave(garment.cloth, panel, dressing.density), LABEL_ID[garment.label]
     wave = 1 - 0.012 * (1 + np.cos(AROUND * 7)) * min(garment.flare * 16, 1.3)
-    common = Tube(start=start, end=end, profile=shape, texture=texture, label=label, turn=figure.turn,
-                  order=order, round_start=False, round_end=False, shadow=0.35,
+    common = Tube(start=start, end=end, profile=shape, texture=texture, label=label,
+                  turn=figure.turn, order=order, round_start=False, round_end=False, shadow=0.35,
                   lower=wave.astype(np.float32))  # fmt: skip
     gap = np.interp(ALONG, [0, 1], [garment.open, garment.open + 0.25]).astype(np.float32)
     yield from _opened(common, garment, gap)
 
 
 def _opened(piece: Tube, garment: Garment, gap: Floats) -> Iterator[Tube]:
-    """Yield a piece of a garment and, where its front is open, the lining on the far side of the body."""
+    """Yield a piece of a garment and, where its front is open, the lining behind the body."""
     if not garment.open:
         yield piece
         return
@@ -275,20 +290,3 @@ def _leg_at(figure: Figure, name: str, share: float) -> Floats:
     if share < 0.51:
         return hip + (knee - hip) * np.float32(share / 0.51)
     return knee + (ankle - knee) * np.float32((share - 0.51) / 0.49)
-
-
-def paint_belt(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
-    """Yield a belt with its buckle."""
-    person, figure = dressing.person, dressing.figure
-    first, last = 0.66, 0.72
-    panel = Panel(kind="small", around=trunk_around(person, 0.01), length=0.02, hem=False)
-    yield Tube(start=figure.on_torso(first), end=figure.on_torso(last), turn=figure.turn,
-               profile=trunk_profile(person, first, last, 0.0135), label=LABEL_ID["belt"],
-               texture=weave(garment.cloth, panel, dressing.density), order=TRUNK + 0.32,
-               round_start=False, round_end=False, upper=np.zeros(STEPS + 1, np.float32),
-               lower=np.ones(STEPS + 1, np.float32), shadow=0.25)  # fmt: skip
-    if np.cos(figure.turn) > 0.25:
-        at = figure.on_torso(0.69, 0, 0.068 * person.build * person.stature)
-        yield Tube(start=at, end=figure.on_torso(0.691, 0, 0.068 * person.build * person.stature),
-                   profile=limb_profile(0.009, 0.009), texture=plain_texture((212.0, 184.0, 110.0)),
-                   label=LABEL_ID["belt"], order=TRUNK + 0.33, shadow=0.1, gloss=0.3)  # fmt: skip

@@ -15,7 +15,8 @@ CHOICES: Mapping[str, Mapping[str, float]] = {
     "plain": {"plain": 1.0},
     "denim": {"plain": 1.0},
     "simple": {"plain": 0.6, "horizontal stripes": 0.25, "checks": 0.15},
-    "calm": {"plain": 0.66, "vertical stripes": 0.08, "checks": 0.08, "tartan": 0.07, "flowers": 0.04,
+    "calm": {"plain": 0.66, "vertical stripes": 0.08, "checks": 0.08, "tartan": 0.07,
+             "flowers": 0.04,
              "dots": 0.04, "gradient": 0.03},
     "any": {"plain": 0.28, "horizontal stripes": 0.13, "vertical stripes": 0.09,
             "diagonal stripes": 0.06, "checks": 0.08, "tartan": 0.08, "dots": 0.09, "flowers": 0.09,
@@ -27,7 +28,9 @@ CHOICES: Mapping[str, Mapping[str, float]] = {
 """Shares of the patterns for each kind of cloth."""
 
 
-def _draw_names(rng: np.random.Generator, names: tuple[str, ...], table: Mapping[str, Colour]) -> tuple[str, str]:
+def _draw_names(
+    rng: np.random.Generator, names: tuple[str, ...], table: Mapping[str, Colour]
+) -> tuple[str, str]:
     """Return a ground and a figure colour that show on each other."""
     ground = names[int(rng.integers(len(names)))]
     others = [n for n in table if contrast(table[ground], table[n]) > 0.3]
@@ -63,7 +66,7 @@ def _draw_print(rng: np.random.Generator, ground: str) -> Print:
 def draw_cloth(
     rng: np.random.Generator, kind: str, slot: str, length: float, *, names: tuple[str, ...] = ()
 ) -> Cloth:
-    """Return a random cloth of a kind in `CHOICES`, for a garment of a length relative to the leg."""
+    """Return a random cloth of a kind in `CHOICES`; `length` is the garment's, in legs."""
     table = DENIMS if kind == "denim" else CLOTHS
     shares = CHOICES[kind]
     weights = np.array(list(shares.values()))
@@ -77,7 +80,12 @@ def draw_cloth(
     period = float(rng.uniform(0.032, 0.052))
     if pattern in ("gradient", "blocks"):
         period = 0.3 + 0.45 * length if pattern == "gradient" else float(rng.uniform(0.12, 0.2))
-    has_print = kind == "printed" and pattern == "plain" and slot in ("top", "dress") and rng.random() < 0.62
+    has_print = (
+        kind == "printed"
+        and pattern == "plain"
+        and slot in ("top", "dress")
+        and rng.random() < 0.62
+    )
     front = _draw_print(rng, ground) if has_print else None
     back = _draw_print(rng, ground) if has_print and rng.random() < 0.2 else None
     other = CLOTHS.get(detail, (240.0, 240.0, 240.0))

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from catalogpose.studio.accessories import paint_bag, paint_hat, paint_scarf, paint_shoes, paint_socks
+from catalogpose.studio.accessories import (
+    paint_bag,
+    paint_belt,
+    paint_hat,
+    paint_scarf,
+)
 from catalogpose.studio.body import Figure, Person
-from catalogpose.studio.clothing import Dressing, paint_belt, paint_skirt, paint_trousers, paint_upper
+from catalogpose.studio.clothing import (
+    Dressing,
+    paint_skirt,
+    paint_trousers,
+    paint_upper,
+)
 from catalogpose.studio.face import paint_head
 from catalogpose.studio.figure import TRUNK, paint_arms, paint_legs, paint_trunk
 from catalogpose.studio.garments import Garment, Outfit, garment_in
 from catalogpose.studio.hair import paint_hair
 from catalogpose.studio.paint import Tube, plain_texture
+from catalogpose.studio.shoes import paint_shoes, paint_socks
 
 
 def paint_person(person: Person, outfit: Outfit, figure: Figure, density: int) -> Iterator[Tube]:
-    """Yield all tubes of a dressed person, unsorted; textures have about `density` texels a body height."""
+    """Yield all tubes of a dressed person, unsorted; `density` is in texels a body height."""
     worn = {garment.slot: garment for garment in outfit}
     gloves, glasses = worn.get("gloves"), worn.get("sunglasses")
     shade = glasses.cloth.colours[0] if glasses else None

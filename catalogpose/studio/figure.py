@@ -1,4 +1,4 @@
-"""The person under the clothes: trunk, limbs, hands and the order in which parts hide each other."""
+"""The person under the clothes: trunk, limbs, hands and the order in which parts are painted."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from functools import lru_cache
 import numpy as np
 
 from catalogpose.records import LABEL_ID
-from catalogpose.studio.body import SIDES, Figure, Person, shoulder_width
+from catalogpose.studio.body import SIDES, Figure, Person
 from catalogpose.studio.paint import ALONG, Floats, Texture, Tube, plain_texture
 from catalogpose.studio.palette import SKINS
 
 WOMAN = ((-0.06, 0.027, 0.028), (0.00, 0.031, 0.032), (0.04, 0.044, 0.038), (0.08, 0.068, 0.043),
          (0.11, 0.083, 0.046), (0.15, 0.090, 0.052), (0.22, 0.089, 0.060), (0.30, 0.085, 0.067),
          (0.38, 0.083, 0.070), (0.47, 0.077, 0.062), (0.60, 0.069, 0.053), (0.70, 0.074, 0.056),
-         (0.84, 0.086, 0.064), (0.97, 0.094, 0.070), (1.10, 0.094, 0.064), (1.25, 0.088, 0.050))  # fmt: skip
+         (0.84, 0.086, 0.064), (0.97, 0.094, 0.070),
+         (1.10, 0.094, 0.064), (1.25, 0.088, 0.050))  # fmt: skip
 MAN = ((-0.06, 0.033, 0.034), (0.00, 0.038, 0.037), (0.04, 0.055, 0.043), (0.08, 0.081, 0.049),
        (0.11, 0.096, 0.052), (0.15, 0.103, 0.058), (0.22, 0.103, 0.065), (0.30, 0.099, 0.068),
        (0.40, 0.094, 0.066), (0.50, 0.087, 0.062), (0.62, 0.080, 0.058), (0.74, 0.080, 0.058),
-       (0.86, 0.085, 0.062), (0.97, 0.088, 0.066), (1.10, 0.087, 0.062), (1.25, 0.083, 0.049))  # fmt: skip
-"""Share of the way from the neck's base to between the hips, half width, half depth, in body heights."""
+       (0.86, 0.085, 0.062), (0.97, 0.088, 0.066),
+       (1.10, 0.087, 0.062), (1.25, 0.083, 0.049))  # fmt: skip
+"""Share of the way from the neck to the hips, half width, half depth, in body heights."""
 
 GROWN = np.interp(ALONG, [0, 0.02, 0.2, 1], [0, 0, 1, 1]).astype(np.float32)
 """Opacity of a piece that grows out of the one before it."""
@@ -30,7 +32,7 @@ SHOULDER = np.interp(ALONG, [0, 0.08, 0.5, 1], [0, 0, 1, 1]).astype(np.float32)
 ELBOW = 0.533
 """Where the elbow is, as a share of the arm from shoulder to wrist."""
 UNDER, LEGS, NECK, TRUNK, BEHIND_HEAD, HEAD, OVER = 0.0, 1.0, 1.9, 2.0, 2.8, 3.0, 4.0
-"""Painting order of the parts: far arms, legs, neck, trunk, what is behind the head, head, near arms."""
+"""Painting order: far arms, legs, neck, trunk, what is behind the head, head, near arms."""
 
 
 def trunk_profile(person: Person, first: float, last: float, ease: float = 0.0) -> Floats:
@@ -102,11 +104,13 @@ def paint_trunk(person: Person, figure: Figure) -> Iterator[Tube]:
     size = person.stature
     neck = (0.0275 if person.woman else 0.0335) * size
     yield Tube(start=figure.on_torso(0.06), end=figure.on_head(0, -0.03, -0.012), texture=skin,
-               profile=limb_profile(neck * 1.05, neck * 0.97), label=label, order=NECK)  # fmt: skip
+               profile=limb_profile(neck * 1.05, neck * 0.97), label=label,
+               order=NECK)  # fmt: skip
     grown = np.interp(ALONG, [0, 0.02, 0.12, 1], [0, 0, 1, 1]).astype(np.float32)
     yield Tube(start=figure.on_torso(-0.03), end=figure.on_torso(1.1), texture=skin, label=label,
-               profile=trunk_profile(person, -0.03, 1.1), turn=figure.turn, order=TRUNK, fade=grown,
-               melt=label, round_start=False, round_end=False, shadow=0.15)  # fmt: skip
+               profile=trunk_profile(person, -0.03, 1.1), turn=figure.turn, order=TRUNK,
+               fade=grown, melt=label, round_start=False, round_end=False,
+               shadow=0.15)  # fmt: skip
 
 
 def paint_arms(
@@ -123,8 +127,9 @@ def paint_arms(
         share = bare_from / ELBOW
         if share < 1:
             first = shoulder * 0.94 if not share else shoulder + (elbow - shoulder) * share
-            yield Tube(start=joints[0] + (joints[1] - joints[0]) * np.float32(share), end=joints[1],
-                       texture=skin, label=label, order=upper, turn=figure.turn, shadow=0.12,
+            yield Tube(start=joints[0] + (joints[1] - joints[0]) * np.float32(share),
+                       end=joints[1], texture=skin, label=label, order=upper, turn=figure.turn,
+                       shadow=0.12,
                        profile=limb_profile(first, elbow, 0 if share else shoulder * 0.10),
                        fade=GROWN, melt=LABEL_ID["torso-skin"])  # fmt: skip
         share = max(bare_from - ELBOW, 0) / (1 - ELBOW)
@@ -146,7 +151,8 @@ def _paint_hand(
     if label == LABEL_ID["gloves"]:
         cuff = start + (start - palm) * np.float32(0.7)
         yield Tube(start=cuff, end=palm, texture=texture, label=label, order=order,
-                   profile=limb_profile(wrist * 1.25, wrist * 1.15), round_start=False)  # fmt: skip
+                   profile=limb_profile(wrist * 1.25, wrist * 1.15),
+                   round_start=False)  # fmt: skip
     yield Tube(start=start, end=palm, texture=texture, label=label, order=order,
                profile=limb_profile(wrist * 0.9, wrist * 1.08), shadow=0.2, fade=GROWN,
                melt=label)  # fmt: skip
@@ -154,12 +160,12 @@ def _paint_hand(
                order=order + 0.0001, profile=limb_profile(wrist * 0.6, wrist * 0.38),
                shadow=0.1)  # fmt: skip
     yield Tube(start=palm, end=points[f"{name}-hand"], texture=texture, label=label,
-               order=order + 0.0002, profile=limb_profile(wrist * 1.0, wrist * 0.55),
-               shadow=0.1, fade=GROWN, melt=label)  # fmt: skip
+               order=order + 0.0002, profile=limb_profile(wrist * 1.0, wrist * 0.55), shadow=0.1,
+               fade=GROWN, melt=label)  # fmt: skip
 
 
 def paint_legs(person: Person, figure: Figure, bare_from: float) -> Iterator[Tube]:
-    """Yield legs and bare feet; what lies above the share `bare_from` of the leg is covered and left out."""
+    """Yield legs and bare feet; trousers cover the leg down to the share `bare_from`."""
     hip, knee, ankle = leg_radii(person)
     skin, points, orders = skin_texture(person.skin), figure.points, leg_orders(figure)
     for name, _ in SIDES:
@@ -170,13 +176,7 @@ def paint_legs(person: Person, figure: Figure, bare_from: float) -> Iterator[Tub
                        profile=limb_profile(hip, knee), turn=figure.turn)  # fmt: skip
         if bare_from < 1.0:
             yield Tube(start=joints[1], end=joints[2], texture=skin, label=label,
-                       order=order + 0.001, turn=figure.turn, shadow=0.0,
-                       fade=GROWN, melt=label,
+                       order=order + 0.001, turn=figure.turn, shadow=0.0, fade=GROWN, melt=label,
                        profile=limb_profile(knee * 0.97, ankle, knee * 0.16, 0.3))  # fmt: skip
         yield Tube(start=joints[3], end=joints[4], texture=skin, label=label, order=order + 0.002,
                    profile=limb_profile(ankle * 0.95, ankle * 0.7), shadow=0.1)  # fmt: skip
-
-
-def reach_of(person: Person) -> float:
-    """Return the half width of the shoulders with the arms' thickness, in body heights."""
-    return (shoulder_width(person) + arm_radii(person)[0]) * person.stature

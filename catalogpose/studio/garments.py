@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalogpose.records import LABEL_ID
 from catalogpose.studio.cloths import draw_cloth
 from catalogpose.studio.patterns import Cloth
 
@@ -17,8 +16,8 @@ class Garment:
     """One piece of clothing; lengths are shares of what they cover."""
 
     slot: str
-    """`top`, `bottom`, `skirt`, `dress`, `jumpsuit`, `coat`, `shoes`, `socks`, `hat`, `scarf`, `belt`, `bag`,
-    `gloves` or `sunglasses`."""
+    """`top`, `bottom`, `skirt`, `dress`, `jumpsuit`, `coat`, `shoes`, `socks`, `hat`, `scarf`,
+    `belt`, `bag`, `gloves` or `sunglasses`."""
     noun: str
     """What captions call it."""
     label: str
@@ -64,16 +63,27 @@ TOPS = (
     _Cut("T-shirt", (0.26, 0.40), necks=("crew", "v", "crew", "scoop"), cloths="printed"),
     _Cut("T-shirt", (0.26, 0.40), necks=("crew", "v"), cloths="printed"),
     _Cut("long-sleeved top", (0.93, 1.0), necks=("crew", "v", "turtle", "scoop"), cloths="printed"),
-    _Cut("sweater", (0.95, 1.0), ease=(0.013, 0.022), necks=("crew", "turtle", "v"), cloths="printed"),
+    _Cut(
+        "sweater", (0.95, 1.0), ease=(0.013, 0.022), necks=("crew", "turtle", "v"), cloths="printed"
+    ),
     _Cut("shirt", (0.95, 1.0), ease=(0.008, 0.014), necks=("collar",)),
     _Cut("shirt", (0.30, 0.42), ease=(0.008, 0.014), necks=("collar",)),
     _Cut("tank top", necks=("strap",), cloths="printed"),
 )
-WOMEN_TOPS = (_Cut("strapless top", necks=("bare",)), _Cut("blouse", (0.6, 0.95), necks=("v", "scoop")))
+WOMEN_TOPS = (
+    _Cut("strapless top", necks=("bare",)),
+    _Cut("blouse", (0.6, 0.95), necks=("v", "scoop")),
+)
 TROUSERS = (
     _Cut("jeans", length=(0.90, 1.0), ease=(0.004, 0.010), cloths="denim"),
     _Cut("trousers", length=(0.92, 1.02), ease=(0.006, 0.012), cloths="calm"),
-    _Cut("wide trousers", length=(0.92, 1.02), ease=(0.008, 0.012), flare=(0.02, 0.035), cloths="calm"),
+    _Cut(
+        "wide trousers",
+        length=(0.92, 1.02),
+        ease=(0.008, 0.012),
+        flare=(0.02, 0.035),
+        cloths="calm",
+    ),
     _Cut("leggings", length=(0.85, 0.98), ease=(0.002, 0.003), cloths="calm"),
     _Cut("cropped trousers", length=(0.72, 0.84), ease=(0.006, 0.014), cloths="calm"),
     _Cut("shorts", length=(0.22, 0.42), ease=(0.008, 0.014), flare=(0.0, 0.01), cloths="calm"),
@@ -85,9 +95,27 @@ SKIRTS = (
     _Cut("maxi skirt", length=(0.88, 0.98), flare=(0.03, 0.10)),
 )
 DRESSES = (
-    _Cut("mini dress", (0.0, 0.4), (0.24, 0.34), necks=("crew", "v", "scoop", "strap"), flare=(0.0, 0.06)),
-    _Cut("dress", (0.0, 1.0), (0.42, 0.56), necks=("crew", "v", "scoop", "strap", "bare"), flare=(0.0, 0.09)),
-    _Cut("midi dress", (0.0, 1.0), (0.62, 0.78), necks=("crew", "v", "scoop", "strap"), flare=(0.02, 0.10)),
+    _Cut(
+        "mini dress",
+        (0.0, 0.4),
+        (0.24, 0.34),
+        necks=("crew", "v", "scoop", "strap"),
+        flare=(0.0, 0.06),
+    ),
+    _Cut(
+        "dress",
+        (0.0, 1.0),
+        (0.42, 0.56),
+        necks=("crew", "v", "scoop", "strap", "bare"),
+        flare=(0.0, 0.09),
+    ),
+    _Cut(
+        "midi dress",
+        (0.0, 1.0),
+        (0.62, 0.78),
+        necks=("crew", "v", "scoop", "strap"),
+        flare=(0.02, 0.10),
+    ),
     _Cut("maxi dress", (0.0, 1.0), (0.88, 0.98), necks=("v", "strap", "bare"), flare=(0.03, 0.10)),
 )
 COATS = (
@@ -155,10 +183,10 @@ HATS = ("beanie", "cap", "brimmed hat", "bucket hat")
 BAGS = ("handbag", "shoulder bag", "tote bag")
 
 
-def _extra(rng: np.random.Generator, slot: str, noun: str, label: str, **more: object) -> Garment:
-    """Return an accessory of one plain or simply patterned cloth."""
+def _extra(rng: np.random.Generator, slot: str, noun: str, style: str = "") -> Garment:
+    """Return an accessory of one plain or simply patterned cloth; its label is its slot's name."""
     cloth = draw_cloth(rng, "simple" if slot in ("scarf", "hat", "socks") else "plain", slot, 0.2)
-    return Garment(**({"slot": slot, "noun": noun, "label": label, "cloth": cloth} | more))  # type: ignore[arg-type]
+    return Garment(slot=slot, noun=noun, label=slot, cloth=cloth, style=style)
 
 
 def _shoes(rng: np.random.Generator, woman: bool) -> Garment:
@@ -182,28 +210,23 @@ def draw_outfit(rng: np.random.Generator, woman: bool) -> Outfit:
     extras = rng.random(8)
     if extras[0] < 0.15:
         style = HATS[int(rng.integers(len(HATS)))]
-        outfit.append(_extra(rng, "hat", style, "hat", style=style))
+        outfit.append(_extra(rng, "hat", style, style))
     if extras[1] < 0.09:
-        outfit.append(_extra(rng, "scarf", "scarf", "scarf"))
+        outfit.append(_extra(rng, "scarf", "scarf"))
     if extras[2] < 0.35 and (slots & {"dress", "jumpsuit"} or any(g.tucked for g in outfit)):
-        outfit.append(_extra(rng, "belt", "belt", "belt"))
+        outfit.append(_extra(rng, "belt", "belt"))
     if extras[3] < 0.20:
         style = BAGS[int(rng.integers(len(BAGS)))]
-        outfit.append(_extra(rng, "bag", style, "bag", style=style))
+        outfit.append(_extra(rng, "bag", style, style))
     if extras[4] < 0.10:
-        outfit.append(_extra(rng, "sunglasses", "sunglasses", "sunglasses"))
+        outfit.append(_extra(rng, "sunglasses", "sunglasses"))
     if extras[5] < 0.06:
-        outfit.append(_extra(rng, "gloves", "gloves", "gloves"))
+        outfit.append(_extra(rng, "gloves", "gloves"))
     if extras[6] < 0.30 and "boot" not in shoes.style:
-        outfit.append(_extra(rng, "socks", "socks", "socks"))
+        outfit.append(_extra(rng, "socks", "socks"))
     return tuple(outfit)
 
 
 def garment_in(outfit: Outfit, *slots: str) -> Garment | None:
     """Return the garment in one of these slots; None where there is none."""
     return next((garment for garment in outfit if garment.slot in slots), None)
-
-
-def label_id(garment: Garment) -> int:
-    """Return the id of a garment's label."""
-    return LABEL_ID[garment.label]

@@ -39,20 +39,22 @@ def hair_texture(hair: str, seed: int, density: int) -> Texture:
     return Texture(colours.astype(np.float32).reshape(-1, 3), rows, cols)
 
 
-def _hairline(person: Person, last: float, narrow: float) -> Floats:
-    """Return the half angle of the open face along a cap which ends at the share `last` of the head."""
-    down = ALONG * np.float32(last)
+def _hairline(person: Person, narrow: float) -> Floats:
+    """Return the half angle of the open face along the cap."""
+    down = ALONG
     start = 0.36 if person.fringe else 0.20
     knots = [0, start - 0.02, start + 0.03, start + 0.14, 0.62, 0.9, 2.0]
-    return np.interp(down, knots, [-1, -1, 0.75, 1.02, 1.12, narrow, narrow]).astype(np.float32)
+    angles = [-1, -1, 0.75, 1.02, 1.12, narrow, narrow]
+    return np.asarray(np.interp(down, knots, angles), np.float32)
 
 
-def _nape(person: Person, last: float) -> Floats:
-    """Return where short hair ends around the head, as a share of a cap down to the share `last`."""
+def _nape(person: Person) -> Floats:
+    """Return where short hair ends around the head, as a share of the cap."""
     cropped = person.hair_style == "cropped"
     side, back = (0.42, 0.78) if cropped else (0.55, 0.88)
     angles = [0, 1.15, 1.35, 1.9, 2.3, 3.2]
-    return np.interp(TURNS, angles, np.array([1, 0.68, side, side + 0.06, back, back]) / last).astype(np.float32)
+    ends = np.array([1, 0.68, side, side + 0.06, back, back])
+    return np.asarray(np.interp(TURNS, angles, ends), np.float32)
 
 
 def paint_hair(person: Person, figure: Figure, density: int, *, under_hat: bool) -> Iterator[Tube]:
@@ -61,13 +63,13 @@ def paint_hair(person: Person, figure: Figure, density: int, *, under_hat: bool)
     texture = hair_texture(person.hair, person.seed, density)
     ease = 0.004 if under_hat or style == "cropped" else (0.0075 if style != "bob" else 0.010)
     hangs = style in ("bob", "long", "very long")
-    last = 1.0
     crown = (CROWN[0], CROWN[1] + (0.002 if under_hat else 0.008), CROWN[2] - 0.003)
-    cap = Tube(start=figure.on_head(*scaled(crown, size)), end=figure.on_head(*scaled(CHIN, size)),
-               profile=_cap_profile(person, ease, hangs), texture=texture, label=HAIR,
-               turn=figure.head_turn, order=HEAD + 0.05, round_start=False, round_end=False,
-               opening=_hairline(person, last, 0.95 if hangs else 1.3),
-               lower=None if hangs else _nape(person, last), shadow=0.22, gloss=0.10)  # fmt: skip
+    cap = Tube(start=figure.on_head(*scaled(crown, size)),
+               end=figure.on_head(*scaled(CHIN, size)), profile=_cap_profile(person, ease, hangs),
+               texture=texture, label=HAIR, turn=figure.head_turn, order=HEAD + 0.05,
+               round_start=False, round_end=False,
+               opening=_hairline(person, 0.95 if hangs else 1.3),
+               lower=None if hangs else _nape(person), shadow=0.22, gloss=0.10)  # fmt: skip
     yield cap
     # The far side of the cap, which stands out a little behind forehead and temples.
     end = np.full(STEPS + 1, 0.95 if hangs else 0.52, np.float32)
@@ -78,9 +80,11 @@ def paint_hair(person: Person, figure: Figure, density: int, *, under_hat: bool)
         yield from _paint_tail(person, figure, texture)
     elif style == "bun":
         yield Tube(start=figure.on_head(0, 0.052 * size, -0.058 * size),
-                   end=figure.on_head(0, 0.060 * size, -0.062 * size), texture=texture, label=HAIR,
-                   profile=limb_profile(0.026 * size, 0.024 * size), turn=figure.head_turn,
-                   order=HEAD + 0.06 - 0.2 * float(np.cos(figure.head_turn) > 0.3), shadow=0.2)  # fmt: skip
+                   end=figure.on_head(0, 0.060 * size, -0.062 * size), texture=texture,
+                   label=HAIR, profile=limb_profile(0.026 * size, 0.024 * size),
+                   turn=figure.head_turn,
+                   order=HEAD + 0.06 - 0.2 * float(np.cos(figure.head_turn) > 0.3),
+                   shadow=0.2)  # fmt: skip
 
 
 def _cap_profile(person: Person, ease: float, hangs: bool) -> Floats:
@@ -100,12 +104,16 @@ def _paint_fall(person: Person, figure: Figure, texture: Texture) -> Iterator[Tu
     top = figure.on_head(0, 0.03 * size, -0.016 * size)
     # Long hair hangs from the head but rests on the back.
     back = figure.torso @ np.array([0, 0, -0.050 if style != "bob" else -0.016], np.float32)
-    bottom = figure.on_head(0, 0, 0) + (back + np.array([0, -length, 0], np.float32)) * np.float32(size)
-    wide = np.array([(0, 0.042, 0.038), (0.3, 0.054, 0.040), (0.7, 0.056, 0.030), (1, 0.046, 0.022)], np.float32)
+    bottom = figure.on_head(0, 0, 0) + (back + np.array([0, -length, 0], np.float32)) * np.float32(
+        size
+    )
+    wide = np.array(
+        [(0, 0.042, 0.038), (0.3, 0.054, 0.040), (0.7, 0.056, 0.030), (1, 0.046, 0.022)], np.float32
+    )
     wide[:, 1:] *= size
-    yield Tube(start=top, end=bottom, profile=wide, texture=texture, label=HAIR, turn=figure.head_turn,
-               order=(UNDER + 0.5 if away else HEAD + 0.3), round_end=False, shadow=0.25,
-               rows=(0.3, 1.0))  # fmt: skip
+    yield Tube(start=top, end=bottom, profile=wide, texture=texture, label=HAIR,
+               turn=figure.head_turn, order=(UNDER + 0.5 if away else HEAD + 0.3),
+               round_end=False, shadow=0.25, rows=(0.3, 1.0))  # fmt: skip
     if style == "bob" or person.seed % 2:
         return
     for side in (-1, 1):
@@ -122,10 +130,15 @@ def _paint_tail(person: Person, figure: Figure, texture: Texture) -> Iterator[Tu
     size = person.stature
     root = figure.on_head(0, 0.034 * size, -0.060 * size)
     out = figure.on_head(0, 0.010 * size, -0.086 * size)
-    tip = out + (np.array([0, -0.13, 0], np.float32) + figure.torso @ np.array([0, 0, 0.012], np.float32)) * size
+    tip = (
+        out
+        + (np.array([0, -0.13, 0], np.float32) + figure.torso @ np.array([0, 0, 0.012], np.float32))
+        * size
+    )
     away = float(figure.head[2, 2]) > 0
     order = UNDER + 0.5 if away else HEAD + 0.3
     for start, end, first, last in ((root, out, 0.014, 0.018), (out, tip, 0.018, 0.009)):
-        yield Tube(start=start, end=end.astype(np.float32), texture=texture, label=HAIR, order=order,
+        yield Tube(start=start, end=end.astype(np.float32), texture=texture, label=HAIR,
+                   order=order,
                    profile=limb_profile(first * size, last * size, 0.004 * size, 0.4),
                    turn=figure.head_turn, rows=(0.3, 1.0))  # fmt: skip

@@ -1,4 +1,4 @@
-"""A bitmap alphabet of five by seven cells, drawn for this project, and the words printed on its shirts."""
+"""A bitmap alphabet of five by seven cells and the words that shirts bear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORDS = ("NOVA", "LUMO", "WAVE", "SOLEA", "MIRU", "TALO", "VEGA", "ORBIT", "DUNE", "FJORD", "KITE",
-         "PIXEL", "RIVER", "EMBER", "ATLAS", "ZEST", "HALO", "NORD", "PRISM", "OASIS", "YES", "BOLD",
+         "PIXEL", "RIVER", "EMBER", "ATLAS", "ZEST", "HALO", "NORD", "PRISM", "OASIS", "YES",
+         "BOLD",
          "CLUB", "GLOW")  # fmt: skip
 """Words of no brand."""
 

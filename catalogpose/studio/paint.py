@@ -1,4 +1,4 @@
-"""The one brush of the studio: a tapered tube in space becomes pixels of a photo and of its label map."""
+"""The one brush of the studio: a tapered tube in space becomes pixels of photo and label map."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
+"""Numbers, float32 wherever pixels are many."""
 
 LIGHT = np.array([-0.36, -0.42, 0.83], np.float32)
-"""Direction to the studio's one soft light: picture right, picture down, towards the viewer; unit length."""
+"""Unit direction to the one soft light: picture right, picture down, towards the viewer."""
 STEPS = 256
 """Entries of the tables along a tube and across it."""
 ACROSS = np.linspace(-1, 1, STEPS + 1, dtype=np.float32)
 ALONG = np.linspace(0, 1, STEPS + 1, dtype=np.float32)
 BOW = 1 - ACROSS**2
-"""How far a ring around a tube bows towards the viewer: a parabola, for a true ring's ends look like horns."""
+"""How far a ring around a tube bows: a parabola, as a true half ring's ends look like horns."""
 ANGLE = np.arcsin(ACROSS)
 
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A cloth unrolled: rows from a tube's start to its end, columns once around it, the front in the middle."""
+    """A cloth unrolled: rows along a tube, columns once around it, the front in the middle."""
 
     colours: Floats
     """(rows * cols, 3), sRGB 0..255."""
@@ -48,7 +49,7 @@ class Tube:
     end: Floats
     """(3,) like `start`."""
     profile: Floats
-    """(K, 3) rows of position 0..1 along, half width across the body, half depth, in body heights."""
+    """(K, 3) rows of position along 0..1, half width and half depth, in body heights."""
     texture: Texture
     """What is on the surface."""
     label: int
@@ -70,7 +71,7 @@ class Tube:
     opening: Floats | None = None
     """(STEPS + 1) along: half angle left open at the front, radians; None: closed."""
     fade: Floats | None = None
-    """(STEPS + 1) along: opacity in the photo over `melt`, so that pieces grow together; None: opaque."""
+    """(STEPS + 1) along: opacity in the photo over `melt`, where pieces grow together; None: 1."""
     melt: int = -1
     """The label over which `fade` works; elsewhere the tube is opaque."""
     shadow: float = 0.3
@@ -121,7 +122,7 @@ class _Frame:
     """Half depth over half width."""
 
 
-def paint(canvas: Canvas, tube: Tube) -> None:
+def paint_tube(canvas: Canvas, tube: Tube) -> None:
     """Paint one tube over what is there."""
     frame = _make_frame(canvas, tube)
     if frame is None:
@@ -186,7 +187,9 @@ def _inside(tube: Tube, frame: _Frame, radius: Floats, steps: NDArray[np.intp]) 
     zero = np.float32(0)
     before, after = -frame.along, frame.along - np.float32(frame.length)
     if tube.round_start or tube.round_end:
-        ends = [e for e, is_round in ((before, tube.round_start), (after, tube.round_end)) if is_round]
+        ends = [
+            e for e, is_round in ((before, tube.round_start), (after, tube.round_end)) if is_round
+        ]
         past = np.maximum(ends[0] if len(ends) == 1 else np.maximum(ends[0], ends[1]), zero)
         distance = np.sqrt(distance * distance + past * past)
     inside: Floats = radius - distance
@@ -210,15 +213,19 @@ def _cut(
     angles: Floats,
     radius: Floats,
 ) -> tuple[Floats, Floats]:
-    """Return distance and cover (h, w) less what is above the neckline, below the hem and in the opening."""
+    """Return distance and cover (h, w) less what neckline, hem and opening cut away."""
     turned = (angles + np.float32(np.pi)) % np.float32(2 * np.pi)
     index = (turned * np.float32(STEPS / (2 * np.pi))).astype(np.intp)
     length = np.float32(frame.length)
     cover = _soft(inside)
     if tube.upper is not None:
-        inside, cover = _clip_by(inside, cover, (edges[0] - tube.upper.take(index).take(slot)) * length)
+        inside, cover = _clip_by(
+            inside, cover, (edges[0] - tube.upper.take(index).take(slot)) * length
+        )
     if tube.lower is not None:
-        inside, cover = _clip_by(inside, cover, (tube.lower.take(index).take(slot) - edges[1]) * length)
+        inside, cover = _clip_by(
+            inside, cover, (tube.lower.take(index).take(slot) - edges[1]) * length
+        )
     if tube.opening is not None:
         steps = np.clip(edges[0] * STEPS, 0, STEPS).astype(np.intp)
         away = np.abs(turned - np.float32(np.pi)).astype(np.float32).take(slot)
@@ -227,11 +234,11 @@ def _cut(
 
 
 def _soft(inside: Floats) -> Floats:
-    return np.clip(inside + np.float32(0.5), 0, 1)
+    return np.asarray(np.clip(inside + np.float32(0.5), 0, 1))
 
 
 def _clip_by(inside: Floats, cover: Floats, edge: Floats) -> tuple[Floats, Floats]:
-    """Return distance and cover cut by one more edge, whose distance in pixels is positive on the cloth."""
+    """Return distance and cover cut by one more edge: pixels from it, positive on the cloth."""
     return np.minimum(inside, edge), cover * _soft(edge)
 
 

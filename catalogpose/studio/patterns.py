@@ -1,4 +1,4 @@
-"""Cloths: what is woven or printed, as colours over the angle around the body and the way down the cloth."""
+"""Cloths: what is woven or printed, as colours over the angle around and the way down."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cloth:
     colours: tuple[Colour, Colour, Colour]
     """Ground, figure and detail."""
     period: float
-    """Distance after which the pattern repeats, in body heights; for `gradient` and `blocks` where it turns."""
+    """Body heights after which the pattern repeats; for `gradient` and `blocks` where it turns."""
     seed: int
     """Decides folds and small irregularities."""
     folds: float = 0.05
@@ -75,13 +75,14 @@ class _Grid:
 
 
 def _band(phase: Floats, duty: float, soft: float) -> Floats:
-    """Return a stripe's cover: 1 in the middle `duty` of each unit of phase, edges `soft` units wide."""
+    """Return a stripe's cover: 1 in the middle `duty` of each unit, its edges `soft` wide."""
     distance = np.abs(phase - np.floor(phase) - np.float32(0.5))
-    return np.clip((duty / 2 - distance) / np.float32(max(soft, 1e-4)) + np.float32(0.5), 0, 1)
+    sharp = (duty / 2 - distance) / np.float32(max(soft, 1e-4))
+    return np.asarray(np.clip(sharp + np.float32(0.5), 0, 1))
 
 
 Covers = tuple[Floats | float, Floats | float]
-"""Cover of the figure colour, then of the detail colour over it; each broadcasts to (rows, cols)."""
+"""Cover of the figure colour, then of the detail over it; each broadcasts to (rows, cols)."""
 
 
 def _plain(grid: _Grid, cloth: Cloth) -> Covers:
@@ -119,7 +120,7 @@ def _tartan(grid: _Grid, cloth: Cloth) -> Covers:
 
 
 def _cells(grid: _Grid, period: float) -> tuple[Floats, Floats, float]:
-    """Return x and y from the middle of each cell of a staggered grid, in cells, and a cell's width."""
+    """Return x and y from the middle of each staggered cell, in cells, and a cell's width."""
     phase, width = grid.turns(period)
     down = grid.down / np.float32(width * 0.87)
     row = np.floor(down)
@@ -189,7 +190,7 @@ PATTERNS: Mapping[str, tuple[Callable[[_Grid, Cloth], Covers], str]] = {
 
 
 def _fold_light(grid: _Grid, cloth: Cloth, panel: Panel) -> Floats:
-    """Return brightness (rows, cols) of the folds: few slow waves, where the kind of panel has them."""
+    """Return brightness (rows, cols) of the folds: slow waves where this kind of panel has them."""
     rng = np.random.Generator(np.random.PCG64([cloth.seed, 77]))
     v = (grid.down - np.float32(panel.above)) / np.float32(panel.length)
     total = np.zeros((grid.down.size, grid.angle.size), np.float32)
@@ -238,7 +239,7 @@ def weave(cloth: Cloth, panel: Panel, density: int) -> Texture:
     grid = _Grid(angle.astype(np.float32), down.astype(np.float32), panel.around, texel)
     ground, figure, detail = (np.array(c, np.float32) for c in cloth.colours)
     first, second = PATTERNS[cloth.pattern][0](grid, cloth)
-    colours = np.broadcast_to(ground, (rows, cols, 3))
+    colours: Floats = np.broadcast_to(ground, (rows, cols, 3))
     for cover, ink in ((first, figure), (second, detail)):
         if not isinstance(cover, float):
             cover = np.asarray(cover, np.float32)[..., None]

@@ -1,4 +1,4 @@
-"""How people stand in a catalogue: kinds of arms and legs with ranges, and the rule that a hand never enters the body."""
+"""How people stand: kinds of arms and legs with their ranges, and no hand inside the body."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from catalogpose.studio.body import SIDES, TORSO, Angles, ArmAngles, LegAngles, Person
-from catalogpose.studio.body import pose_arm, shoulder_width
+from catalogpose.studio.body import (
+    SIDES,
+    TORSO,
+    Angles,
+    ArmAngles,
+    LegAngles,
+    Person,
+    pose_arm,
+    shoulder_width,
+)
 
 Range = tuple[float, float]
 
@@ -58,7 +66,7 @@ def _draw_arm(rng: np.random.Generator, kind: str) -> ArmAngles:
 
 
 def is_clear(person: Person, side: float, arm: ArmAngles) -> bool:
-    """Tell whether elbow, wrist and hand stay outside trunk and head; `side` is +1 for the left arm."""
+    """Tell whether forearm and hand stay outside trunk and head; `side` is +1 for the left arm."""
     upper, fore = pose_arm(side, arm)
     start = np.array([side * shoulder_width(person), TORSO - 0.056, 0])
     elbow = start + upper * 0.162

@@ -47,13 +47,13 @@ def _diamond(x: Floats, y: Floats) -> Floats:
 
 
 def _triangle(x: Floats, y: Floats) -> Floats:
-    return np.minimum(0.75 - y, (y + 1 - np.abs(x) * 1.75) * 0.5)
+    return np.asarray(np.minimum(0.75 - y, (y + 1 - np.abs(x) * 1.75) * 0.5))
 
 
 def _cross(x: Floats, y: Floats) -> Floats:
     tall = np.minimum(0.33 - np.abs(x), 1 - np.abs(y))
     wide = np.minimum(0.33 - np.abs(y), 1 - np.abs(x))
-    return np.maximum(tall, wide)
+    return np.asarray(np.maximum(tall, wide))
 
 
 def _star(x: Floats, y: Floats) -> Floats:
@@ -65,17 +65,17 @@ def _star(x: Floats, y: Floats) -> Floats:
 def _heart(x: Floats, y: Floats) -> Floats:
     lobes = 0.55 - np.hypot(np.abs(x) - 0.45, y + 0.35)
     point = np.minimum(y + 0.35, (0.92 - np.abs(x) * 1.0 - y * 0.86) * 0.75)
-    return np.maximum(lobes, np.minimum(point, 0.98 - np.abs(x)))
+    return np.asarray(np.maximum(lobes, np.minimum(point, 0.98 - np.abs(x))))
 
 
 def _moon(x: Floats, y: Floats) -> Floats:
-    return np.minimum(1 - np.hypot(x, y), np.hypot(x - 0.45, y + 0.15) - 0.75)
+    return np.asarray(np.minimum(1 - np.hypot(x, y), np.hypot(x - 0.45, y + 0.15) - 0.75))
 
 
 def _bolt(x: Floats, y: Floats) -> Floats:
     upper = 0.34 - np.abs(x - 0.12 + y * 0.45)
     lower = 0.34 - np.abs(x + 0.12 + y * 0.45)
-    return np.minimum(np.where(y < 0, upper, lower), 1 - np.abs(y))
+    return np.asarray(np.minimum(np.where(y < 0, upper, lower), 1 - np.abs(y)))
 
 
 SHAPES: Mapping[str, Callable[[Floats, Floats], Floats]] = {
@@ -86,22 +86,23 @@ SHAPES: Mapping[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def print_cover(mark: Print, across: Floats, down: Floats, texel: float) -> Floats:
-    """Return the ink's cover (rows, cols) at `across` (1, cols) and `down` (rows, 1), in body heights."""
+    """Return the ink's cover at `across` (1, cols) and `down` (rows, 1), in body heights."""
     y = (down - np.float32(mark.down)).astype(np.float32)
     if mark.shape != "word":
         size = np.float32(mark.size)
         inside = SHAPES[mark.shape](across / size, y / size)
-        return np.clip(inside * size / np.float32(texel) + 0.5, 0, 1).astype(np.float32)
+        cover = np.clip(inside * size / np.float32(texel) + 0.5, 0, 1)
+        return np.asarray(cover, np.float32)
     cells = np.pad(write_cells(mark.word), 2)
     cell = 2 * mark.size / (cells.shape[1] - 4)
     smooth = _softened(cells.astype(np.float32), texel / cell)
     col = np.clip(across / cell * 4 + smooth.shape[1] / 2, 0, smooth.shape[1] - 1).astype(np.intp)
     row = np.clip(y / cell * 4 + smooth.shape[0] / 2, 0, smooth.shape[0] - 1).astype(np.intp)
-    return smooth[row, col]
+    return np.asarray(smooth[row, col])
 
 
 def _softened(cells: Floats, width: float) -> Floats:
-    """Return cells four times as fine, blurred over `width` cells so that few texels still show grey letters."""
+    """Return cells four times as fine, blurred over `width` cells for coarse textures."""
     fine = np.repeat(np.repeat(cells, 4, axis=0), 4, axis=1)
     reach = max(round(width * 2), 1)
     for axis in (0, 1):
