@@ -164,6 +164,7 @@ def run_truepose(shop: Workshop) -> None:
         nets,
         scheduler,
         options["pose_style"],
+        options["noises"],
         schedule,
         shop.work / "truepose",
         device=shop.device,
@@ -274,13 +275,18 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     shop.work.mkdir(parents=True, exist_ok=True)
     record = shop.work / "times.json"
     for stage in stages:
-        times: dict[str, float] = (
-            json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        )
         if stage == "assemble":
             run_assemble(shop)
-        elif stage not in times:
+        elif stage not in _read_times(record):
             started = time.monotonic()
             runners[stage](shop)
-            times[stage] = round(time.monotonic() - started, 1)
-            record.write_text(json.dumps(times), encoding="utf-8")
+            seconds = round(time.monotonic() - started, 1)
+            record.write_text(json.dumps({**_read_times(record), stage: seconds}), encoding="utf-8")
+
+
+def _read_times(record: Path) -> dict[str, float]:
+    """Return the seconds of every finished stage; stages may run in processes side by side."""
+    times: dict[str, float] = {}
+    if record.exists():
+        times = json.loads(record.read_text(encoding="utf-8"))
+    return times

@@ -134,9 +134,9 @@ class TruePoseNets(nn.Module):
         pose: Tensor,
         keep: Tensor,
     ) -> Tensor:
-        """Predict for noisy target latents (B, c, h, w), C being dropped where `keep` (B,) is
-        False.
+        """Predict for noisy target latents (m * B, c, h, w), m noises a pair, set after set.
 
+        C is computed once a pair and dropped where `keep` (m * B,) is False.
         The other arguments: source latents (B, c, h, w), its map (B, H, W), the labels that the
         pose shows and
         those with an embedding, both bool (B, L), embeddings (B, L, D), timesteps (B,), pose
@@ -149,8 +149,11 @@ class TruePoseNets(nn.Module):
         mask = shown.gather(1, labels.flatten(1)).view_as(labels)
         # A pose that shows no region of the source sees the whole person, as in the pipeline.
         mask = mask | (~mask.flatten(1).any(dim=1)[:, None, None] & (labels > 0))
-        conditions = self.unet.condition(layers, mask, embeddings, chosen).dropped(keep)
-        predicted: Tensor = self.unet(noisy, timestep, self.pose_encoder(pose), conditions)
+        conditions = self.unet.condition(layers, mask, embeddings, chosen)
+        times = len(noisy) // len(source)
+        features = torch.cat([self.pose_encoder(pose)] * times)
+        shared = conditions.repeated(times).dropped(keep)
+        predicted: Tensor = self.unet(noisy, timestep, features, shared)
         return predicted
 
 
@@ -170,11 +173,13 @@ def pair_loss(
     scheduler: DDIMScheduler,
     pose_style: str,
     batch: int,
+    noises: int,
     generator: torch.Generator,
     device: str,
 ) -> dict[str, Tensor]:
     """Denoise a batch of target views, each given another view of its product (Eq. 2 and 10).
 
+    Each pair is met with `noises` noises and timesteps, which share what the source gives.
     Everything random is drawn from `generator`, a CPU generator. Returns `loss`, the mean over the
     batch, and `with_c`, the mean over the rows that kept their conditions.
     """
@@ -191,10 +196,11 @@ def pair_loss(
 
     p, v = draw(products).numpy(), draw(views).numpy()
     w = (v + 1 + draw(views - 1).numpy()) % views
-    clean = load(pairs.latents, p, w)
+    clean = torch.cat([load(pairs.latents, p, w)] * noises)
     noise = torch.randn(clean.shape, generator=generator).to(device)
-    timestep = draw(scheduler.config.num_train_timesteps).to(device)
-    keep = (torch.rand(batch, generator=generator) >= CONDITION_DROPOUT).to(device)
+    count = scheduler.config.num_train_timesteps
+    timestep = torch.cat([draw(count) for _ in range(noises)]).to(device)
+    keep = (torch.rand(batch * noises, generator=generator) >= CONDITION_DROPOUT).to(device)
     predicted = nets(
         load(pairs.latents, p, v),
         load(pairs.labels, p, v).long(),
@@ -216,6 +222,7 @@ def train_truepose(
     nets: TruePoseNets,
     scheduler: DDIMScheduler,
     pose_style: str,
+    noises: int,
     schedule: Schedule,
     folder: Path,
     *,
@@ -228,7 +235,8 @@ def train_truepose(
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
         """Bind everything but the generator."""
-        return pair_loss(pairs, nets, scheduler, pose_style, schedule.batch, generator, device)
+        size = schedule.batch
+        return pair_loss(pairs, nets, scheduler, pose_style, size, noises, generator, device)
 
     fit(
         "truepose",

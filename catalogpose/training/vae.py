@@ -9,20 +9,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.training.sheets import write_sheet
 
-KL_WEIGHT = 1e-6
-"""Weight of the KL term; latents need only stay bounded, DDIM's noise is scaled to them."""
+KL_WEIGHT = 1e-4
+"""Weight of the KL term, a mean over the latent's values; latents need only stay bounded."""
+
+
+QUIET_LOGVAR = -8.0
+"""Where the posterior's log variance starts: at 0 its noise would drown the young latents."""
+
+CHROMA_WEIGHT = 3.0
+"""Weight of the two colour axes against lightness; without it colour is learned last."""
 
 
 def make_vae(widths: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
     """Build an `AutoencoderKL` with factor 8 (four levels) and random weights."""
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(widths),
         up_block_types=["UpDecoderBlock2D"] * len(widths),
         block_out_channels=widths,
@@ -31,6 +39,37 @@ def make_vae(widths: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
+    _open_path(vae)
+    with torch.no_grad():
+        vae.quant_conv.weight[latent_channels:].zero_()
+        vae.quant_conv.bias[latent_channels:].fill_(QUIET_LOGVAR)
+    return vae
+
+
+def _open_path(vae: AutoencoderKL) -> None:
+    """Start as a linear autoencoder: the path past the residual branches keeps what it carries.
+
+    With PyTorch's own start each layer of that path shrinks its input, so the pixels drown in what
+    the untrained branches add.
+    """
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+        path = getattr(module, "conv_shortcut", None) or getattr(module, "conv", None)
+        if isinstance(path, nn.Conv2d):
+            nn.init.orthogonal_(path.weight)
+    nn.init.orthogonal_(vae.encoder.conv_in.weight)
+    nn.init.orthogonal_(vae.decoder.conv_in.weight)
+
+
+def colour_error(rebuilt: Tensor, photos: Tensor) -> Tensor:
+    """Return the mean squared error of (B, 3, H, W) in opponent colours, chroma weighted, as ()."""
+    difference = rebuilt - photos
+    red, green, blue = difference.unbind(dim=1)
+    lightness = (red + green + blue).square().mean() / 3
+    chroma = (red - green).square().mean() / 2 + (red + green - 2 * blue).square().mean() / 6
+    return (lightness + CHROMA_WEIGHT * chroma) / 3
 
 
 def train_vae(
@@ -68,12 +107,10 @@ def train_vae(
         posterior = vae.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample.float()
-        error = (rebuilt - batch).square().mean()
-        divergence = posterior.kl().float().mean()
-        return {
-            "loss": error + KL_WEIGHT * divergence,
-            "psnr": -10 * torch.log10(error.detach() / 4),
-        }
+        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+        loss = colour_error(rebuilt, batch) + KL_WEIGHT * divergence
+        error = (rebuilt.detach() - batch).square().mean()
+        return {"loss": loss, "psnr": -10 * torch.log10(error / 4)}
 
     def preview(step: int) -> None:
         """Show held-out pictures above their reconstructions."""

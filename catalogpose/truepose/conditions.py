@@ -71,6 +71,15 @@ class Conditions:
         ]
         return cls(layers=layers, unconditional=unconditional)
 
+    def repeated(self, times: int) -> Conditions:
+        """Repeat the batch, so that several noisy latents share what one source gave."""
+        names = [field.name for field in fields(LayerConditions)]
+        layers = [
+            LayerConditions(**{name: torch.cat([getattr(layer, name)] * times) for name in names})
+            for layer in self.layers
+        ]
+        return Conditions(layers=layers, unconditional=self.unconditional)
+
     def dropped(self, keep: Tensor) -> Conditions:
         """Set C to zero in the rows where bool `keep` (B,) is False (Eq. 10)."""
         layers = [layer.dropped(keep) for layer in self.layers]

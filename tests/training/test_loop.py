@@ -36,15 +36,15 @@ def test_a_killed_training_goes_on_with_the_same_losses(tmp_path: Path) -> None:
     schedule = Schedule(steps=40, batch=16, learning_rate=0.05, warmup=5, average=0.9)
     whole = train(make_net(), tmp_path / "whole", schedule)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         """Stands for kill -9."""
 
     def kill(name: str, done: int, total: int) -> None:
         """Stop after the checkpoint of step 25."""
         if done == 26:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(make_net(), tmp_path / "killed", schedule, progress=kill, save_seconds=0.0)
     resumed = train(make_net(), tmp_path / "killed", schedule)
     assert whole[-len(resumed) :] == resumed

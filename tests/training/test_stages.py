@@ -37,7 +37,7 @@ def write_tiny_recipe(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
-    """Training every stage leaves a folder whose pipeline, parser and CLIP load and work together."""
+    """Training every stage leaves a folder whose pipeline, parser and CLIP work together."""
     recipe = tmp_path / "tiny.json"
     write_tiny_recipe(recipe)
     seen: list[str] = []

@@ -36,7 +36,8 @@ class Recipe:
     parser: Mapping[str, Any]
     """`model` (SegformerConfig's options), `schedule`."""
     truepose: Mapping[str, Any]
-    """`unet`, `pose`, `pose_style`, `scheduler`, `schedule`, and the card's `steps` and `guidance`.
+    """`unet`, `pose`, `pose_style`, `scheduler`, `noises` a pair, `schedule`, and the card's
+    `steps` and `guidance`.
     """
 
 

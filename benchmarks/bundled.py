@@ -1,0 +1,177 @@
+"""The bundled model's figures on held-out studio pairs, generated with the default settings.
+
+    python benchmarks/bundled.py --pairs 200 --out runs/figures
+
+draws the pairs (one source and one target of each of `--pairs` products of the test split), runs
+`catalogpose generate` on them and prints every figure with n, as JSON and as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from catalogpose.catalog.labels import read_parsing_map, to_common
+from catalogpose.commands.generate import generate_pictures
+from catalogpose.commands.studio import write_studio
+from catalogpose.config import GenerateOptions, StudioOptions
+from catalogpose.perception.parser import Parser
+from catalogpose.quality.pairs import score_pair
+from catalogpose.truepose.model import read_card, resolve_model
+from catalogpose.truepose.pipeline import load_pipeline
+
+Photo = NDArray[np.uint8]
+
+
+def read_pairs(run: Path) -> tuple[list[Photo], list[Photo], list[Photo], list[Photo]]:
+    """Return sources, outputs, targets and the targets' true maps of all done rows."""
+    rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
+    folders = {
+        name: [(run / path).resolve() for path in rows[name]]
+        for name in ("source", "output", "target")
+    }
+    sources, outputs, targets = (
+        [np.asarray(Image.open(path).convert("RGB")) for path in folders[name]]
+        for name in ("source", "output", "target")
+    )
+    maps = [
+        read_parsing_map(p.parent.parent / "maps" / p.name, "common") for p in folders["target"]
+    ]
+    return sources, outputs, targets, maps
+
+
+def mean_scores(
+    pictures: Sequence[Photo],
+    targets: Sequence[Photo],
+    maps: Sequence[Photo],
+    parse: Callable[[Photo], Photo],
+) -> dict[str, float]:
+    """Return the mean of every metric of `pictures` against their targets, whose true maps are
+    known.
+    """
+    scores = [
+        score_pair(picture, target, parse(picture), labels)
+        for picture, target, labels in zip(pictures, targets, maps, strict=True)
+    ]
+    frame = pd.DataFrame(scores).astype(float).replace(np.inf, np.nan)
+    return {name: round(float(value), 4) for name, value in frame.mean().items()}
+
+
+def measure(run: Path, model: Path) -> dict[str, object]:
+    """Score outputs, copies, ceilings and floors of a finished run."""
+    sources, outputs, targets, maps = read_pairs(run)
+    parser = Parser.load(model / "parser")
+    pipe = load_pipeline(model, "cpu")
+
+    def parse(picture: Photo) -> Photo:
+        """Return the parser's map in the common vocabulary."""
+        return to_common(parser.parse(picture), parser.label_set)
+
+    through_vae = [pipe.decode_latents(pipe.encode_photos(target[None]))[0] for target in targets]
+    others = [*targets[1:], targets[0]]
+    table = {
+        "output": outputs,
+        "source copied": sources,
+        "target through the VAE": through_vae,
+        "true target": targets,
+        "another product's target": others,
+    }
+    return {
+        "n": len(outputs),
+        "means": {name: mean_scores(rows, targets, maps, parse) for name, rows in table.items()},
+    }
+
+
+def derive(means: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return the shares that say how far the output has come from floor to ceiling."""
+    out, copy, vae = (
+        means[k]["psnr"] for k in ("output", "source copied", "target through the VAE")
+    )
+    agreement = {k: means[k]["parsing_agreement"] for k in means}
+    floor, ceiling = agreement["another product's target"], agreement["true target"]
+    colour = {k: means[k]["garment_colour_error"] for k in means}
+    return {
+        "psnr_closed": round((out - copy) / (vae - copy), 3),
+        "agreement_closed": round((agreement["output"] - floor) / (ceiling - floor), 3),
+        "colour_of_wrong": round(colour["output"] / colour["another product's target"], 3),
+    }
+
+
+def as_table(means: dict[str, dict[str, float]]) -> str:
+    """Return the means as a Markdown table."""
+    names = {
+        "psnr": "PSNR, dB",
+        "ssim": "SSIM",
+        "parsing_agreement": "mean IoU",
+        "garment_colour_error": "colour error",
+    }
+    lines = ["| picture | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
+    for row, values in means.items():
+        cells = ["-" if np.isnan(values[k]) else f"{values[k]:.3f}" for k in names]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Draw, generate, measure and print."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--pairs", type=int, default=200)
+    arguments.add_argument("--out", type=Path, default=Path("runs/figures"))
+    arguments.add_argument("--model", default=None, help="model folder; the bundled one by default")
+    options = arguments.parse_args()
+    model = resolve_model(options.model)
+    card = read_card(model)
+    catalogue = options.out / "catalogue"
+    if not (catalogue / "manifest.parquet").exists():
+        size = {"height": card.height, "width": card.width}
+        write_studio(
+            StudioOptions(out=catalogue, products=options.pairs, poses=1, split="test", **size)
+        )
+    run = options.out / "run"
+    summary = generate_pictures(
+        GenerateOptions(
+            manifest=catalogue / "manifest.parquet",
+            out=run,
+            model=options.model,
+            cache=options.out / "cache",
+            device="cpu",
+        )
+    )
+    figures = measure(run, model)
+    means = figures["means"]
+    figures["shares"] = derive(means)
+    figures["seconds_generating"] = summary.seconds
+    figures["protocol"] = (
+        "studio test split, seed 0, one pair a product, default steps and guidance"
+    )
+    figures["model"] = {"name": card.name, "steps": card.steps, "guidance": card.guidance}
+    figures["versions"] = {
+        name: version(name)
+        for name in (
+            "torch",
+            "diffusers",
+            "transformers",
+            "open_clip_torch",
+            "scikit-image",
+            "numpy",
+        )
+    }
+    figures["machine"] = f"{platform.machine()}, CPU"
+    (options.out / "figures.json").write_text(
+        json.dumps(figures, indent=2) + "\n", encoding="utf-8"
+    )
+    print(json.dumps(figures, indent=2))
+    print(as_table(means))
+
+
+if __name__ == "__main__":
+    main()

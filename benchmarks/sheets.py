@@ -1,0 +1,53 @@
+"""README's pictures: the studio's contact sheet, and a run's first rows as they are.
+
+python benchmarks/sheets.py studio docs/studio.jpg
+python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from catalogpose.studio import SPLITS, draw_view
+
+
+def studio_sheet(products: int, views: int) -> Image.Image:
+    """Return the first products of the test split, one a row, in their first views."""
+    first = SPLITS["test"].start
+    rows = [
+        np.hstack([draw_view(first + p, v, height=256, width=176).photo for v in range(views)])
+        for p in range(products)
+    ]
+    return Image.fromarray(np.vstack(rows))
+
+
+def run_sheet(run: Path, count: int) -> Image.Image:
+    """Return sources, outputs and targets of a run's first done rows, one under the other."""
+    rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
+    lines = [
+        np.hstack([np.asarray(Image.open(run / path).convert("RGB")) for path in rows[column]])
+        for column in ("source", "output", "target")
+    ]
+    return Image.fromarray(np.vstack(lines))
+
+
+def main() -> None:
+    """Write one sheet."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("kind", choices=["studio", "run"])
+    arguments.add_argument("paths", nargs="+", type=Path)
+    arguments.add_argument("--rows", type=int, default=12)
+    options = arguments.parse_args()
+    if options.kind == "studio":
+        studio_sheet(5, 8).save(options.paths[-1], quality=88)
+    else:
+        run_sheet(options.paths[0], options.rows).save(options.paths[-1])
+
+
+if __name__ == "__main__":
+    main()

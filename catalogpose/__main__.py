@@ -1,0 +1,6 @@
+"""`python -m catalogpose`: the same command line."""
+
+from catalogpose.cli import main
+
+if __name__ == "__main__":
+    main()
