@@ -20,9 +20,10 @@ from catalogpose.config import (
     GenerateOptions,
     ParseOptions,
     ReportOptions,
+    StudioOptions,
     TrainOptions,
 )
-from catalogpose.errors import CatalogposeError
+from catalogpose.errors import CatalogposeError, ManifestError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -65,8 +66,10 @@ def main() -> None:
     try:
         app()
     except CatalogposeError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"catalogpose: {line}", err=True)
+        # A manifest's faults are whole lines as they are: `row 3, column source: ...`.
+        who = "" if isinstance(error, ManifestError) else "catalogpose: "
+        for line in str(error).split("\n"):
+            typer.echo(f"{who}{line}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -80,10 +83,9 @@ def _say_version(wanted: bool) -> None:
 
 
 @app.callback()
-def common(
+def about(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version."),
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Version.")
     ] = False,
 ) -> None:
     """Re-pose product photos: a manifest in, pictures with provenance out."""
@@ -132,7 +134,7 @@ def generate(
         float | None, typer.Option(help="Guidance scale.  [default: the model's]")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Seed of the run; with a row's id it gives the row's.")
+        int, typer.Option(help="Seed of the run; a row's comes from it and the id.")
     ] = 0,
     max_failures: Annotated[
         int | None, typer.Option(help="Failed rows to bear.  [default: any number]")
@@ -150,21 +152,10 @@ def generate(
     from catalogpose.commands.generate import generate_pictures
 
     options = GenerateOptions(
-        manifest=manifest,
-        out=out,
-        model=model,
-        cache=cache,
-        device=device,
-        gpus=gpus,
-        workers=workers,
-        batch=batch,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        max_failures=max_failures,
-        retry_failed=retry_failed,
-        keypoint_table=keypoint_table,
-    )
+        manifest=manifest, out=out, model=model, cache=cache, device=device, gpus=gpus,
+        workers=workers, batch=batch, steps=steps, guidance=guidance, seed=seed,
+        max_failures=max_failures, retry_failed=retry_failed, keypoint_table=keypoint_table,
+    )  # fmt: skip
     with show_progress("rows") as progress:
         summary = generate_pictures(options, progress)
     _finish(summary, as_json, summary.exit_code)
@@ -199,7 +190,9 @@ def studio(
     seed: Seed = 0,
     height: Annotated[int, typer.Option(help="Photo height in pixels.")] = 256,
     width: Annotated[int, typer.Option(help="Photo width in pixels.")] = 176,
-    split: Annotated[str, typer.Option(help="train or test; they share no product.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, validation or test; they share no person.")
+    ] = "test",
     as_json: AsJson = False,
 ) -> None:
     """Draw a small catalogue to try things on.
@@ -207,16 +200,9 @@ def studio(
     People in garments, with photos, poses, true pictures and a manifest.
     """
     from catalogpose.commands.studio import write_studio
-    from catalogpose.config import StudioOptions
 
     options = StudioOptions(
-        out=out,
-        products=products,
-        poses=poses,
-        seed=seed,
-        height=height,
-        width=width,
-        split=split,
+        out=out, products=products, poses=poses, seed=seed, height=height, width=width, split=split
     )
     with show_progress("products") as progress:
         summary = write_studio(options, progress)
@@ -254,81 +240,67 @@ def _finish(summary: DataclassInstance, as_json: bool, exit_code: int = 0) -> No
 
 
 @contextmanager
-def show_progress(unit: str) -> Iterator[Bar | Lines]:
-    """Show how far the block is: by a bar for a person, else by a line now and then, on stderr."""
-    shown = Bar(unit) if sys.stderr.isatty() else Lines(unit)
+def show_progress(unit: str) -> Iterator[Stages]:
+    """Show on stderr how far the block is: a bar for a person, else a line now and then."""
+    stages = Stages(unit)
     try:
-        yield shown
+        yield stages
     finally:
-        shown.close()
+        stages.close()
 
 
-class Bar:
-    """A bar on the terminal, with rate and time left; one a stage."""
+class Stages:
+    """What a command calls as it goes; nothing is shown before the first call."""
 
     def __init__(self, unit: str) -> None:
-        """Show nothing until there is something to do."""
+        """Count in `unit`."""
         self._unit = unit
-        self._stage = ""
-        self._bar: tqdm[Never] | None = None
+        self._name = ""
+        self._shown: tqdm[Never] | Lines | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Move the bar."""
-        if self._bar is None:
-            self._bar = tqdm(desc=self._stage or None, total=total, unit=f" {self._unit}")
-        self._bar.update(done - self._bar.n)
+        """Show that so many are done, of so many."""
+        if self._shown is None:
+            make = tqdm if sys.stderr.isatty() else Lines
+            self._shown = make(
+                desc=self._name or None, total=total, initial=done, unit=f" {self._unit}"
+            )
+        self._shown.update(int(done - self._shown.n))
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Move the bar of a stage."""
-        if name != self._stage:
+        """Show how far a named stage is; another name begins anew."""
+        if name != self._name:
             self.close()
-            self._stage = name
+            self._name = name
         self(done, total)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+        """Show no more of this stage."""
+        if self._shown is not None:
+            self._shown.close()
+        self._shown = None
 
 
 class Lines:
-    """Plain lines for a log: one every `LINE_SECONDS`, and one at the end of each stage."""
+    """What tqdm is to a terminal, for a log: a line every `LINE_SECONDS`, and one at the end."""
 
-    def __init__(self, unit: str) -> None:
-        """Say nothing until there is something to do."""
-        self._unit = unit
-        self._stage = ""
-        self._first = self._done = self._total = 0
+    def __init__(self, desc: str | None, total: int, initial: int, unit: str) -> None:
+        """Start at `initial`."""
+        self.n = self._first = initial
+        self._begin, self._total, self._unit = f"{desc}: " if desc else "", total, unit
         self._started = self._said = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Note how far it is, and say it if the last line is old."""
-        if self._total == 0:
-            self._started, self._first = time.monotonic(), done
-        self._done, self._total = done, total
+    def update(self, more: int) -> None:
+        """Count, and say it if the last line is old."""
+        self.n += more
         if time.monotonic() - self._said >= LINE_SECONDS:
-            self._say()
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Note how far a stage is."""
-        if name != self._stage:
             self.close()
-            self._stage = name
-        self(done, total)
 
     def close(self) -> None:
-        """Say how far it came."""
-        if self._total:
-            self._say()
-        self._total = 0
-
-    def _say(self) -> None:
-        """Write one line to stderr."""
+        """Say how far it is, with rate and time left."""
         self._said = time.monotonic()
-        rate = (self._done - self._first) / max(self._said - self._started, 1e-9)
-        stage = f"{self._stage}: " if self._stage else ""
-        line = f"{stage}{self._done}/{self._total} {self._unit}, {rate:.2f} a second"
-        if rate > 0 and self._done < self._total:
-            line += f", {timedelta(seconds=round((self._total - self._done) / rate))} left"
+        rate = (self.n - self._first) / max(self._said - self._started, 1e-9)
+        line = f"{self._begin}{self.n}/{self._total}{self._unit}, {rate:.2f} a second"
+        if rate > 0 and self.n < self._total:
+            line += f", {timedelta(seconds=round((self._total - self.n) / rate))} left"
         typer.echo(line, err=True)

@@ -108,14 +108,14 @@ class TrainOptions:
     device: str = "auto"
     """One of `DEVICES`."""
     seed: int = 0
-    """Seed of everything drawn at random, 0 to 2**63 - 1."""
+    """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     only: str | None = None
     """Name of the one part to train; None: every part in turn."""
 
     def __post_init__(self) -> None:
         """Raise UsageError naming the first flag that is out of range."""
         _need_device(self.device)
-        _need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
+        _need(0 <= self.seed < 2**31, "--seed", "0 to 2**31 - 1", self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,13 @@ class TrainSummary:
     stages: tuple[str, ...]
     """The stages that are now done."""
 
+    def __str__(self) -> str:
+        """Tell a person what is done and what to do next."""
+        done = f"done: {', '.join(self.stages)}"
+        if "assemble" not in self.stages:
+            return done
+        return f"{done}\nnext: catalogpose generate --manifest FILE --model {self.model}"
+
 
 def train_model(
     options: TrainOptions, progress: Callable[[str, int, int], None] | None = None
@@ -41,7 +48,9 @@ def train_model(
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    shop = Workshop(recipe=recipe, folder=options.out, device=device, progress=progress)
+    shop = Workshop(
+        recipe=recipe, folder=options.out, device=device, seed=options.seed, progress=progress
+    )
     stages = STAGES if options.only is None else (options.only,)
     run_stages(shop, stages)
     return TrainSummary(model=shop.model, stages=tuple(stages))

@@ -41,6 +41,8 @@ class Schedule:
     """Decay of the weights' moving average, which is what is kept; 0 keeps the last weights."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    seed: int = 0
+    """Seed of the batches, 0 to 2**31 - 1."""
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, 0 for the first."""
@@ -131,7 +133,8 @@ def fit(
     Args:
         name: For progress and errors.
         net: Trained in place.
-        loss_of: Draws a batch with the generator, which the step alone seeds, and returns named
+        loss_of: Draws a batch with the generator, which seed and step alone decide, and returns
+            named
             losses; `loss` is minimised, the others are logged.
         schedule: Steps, batch and rates.
         folder: Where `checkpoint.pt` and `loss.csv` lie.
@@ -149,7 +152,7 @@ def fit(
     net.train()
     with (folder / "loss.csv").open("a", encoding="utf-8") as log:
         while run.step < schedule.steps:
-            generator = torch.Generator().manual_seed(run.step)
+            generator = torch.Generator().manual_seed((schedule.seed << 32) + run.step)
             with autocast(device):
                 losses = loss_of(generator)
             if not torch.isfinite(losses["loss"]):

@@ -45,6 +45,8 @@ class Workshop:
     """`work/` holds pictures, checkpoints, losses and sheets; `model/` is the result."""
     device: str
     """Where nets are trained."""
+    seed: int = 0
+    """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     progress: Progress | None = None
     """Told what is done; None: nobody is told."""
 
@@ -57,6 +59,11 @@ class Workshop:
     def model(self) -> Path:
         """The model folder that is made."""
         return self.folder / "model"
+
+    def schedule(self, options: Mapping[str, Any]) -> Schedule:
+        """Return the schedule of a recipe's section, and seed the first weights of its net."""
+        torch.manual_seed(self.seed)
+        return Schedule(**options["schedule"], seed=self.seed)
 
     def pictures(self, split: str) -> Pictures:
         """Draw, or read again, the pictures of a split: the recipe's number to learn from, fewer to
@@ -84,13 +91,13 @@ def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def run_vae(shop: Workshop) -> None:
     """Train the VAE and write `vae/` in float16."""
     options = shop.recipe.vae
-    torch.manual_seed(0)
+    schedule = shop.schedule(options)
     vae = make_vae(tuple(options["widths"]), options["latent_channels"])
     train_vae(
         _flat(shop.pictures("train").photos),
         _flat(shop.pictures("validation").photos),
         vae,
-        Schedule(**options["schedule"]),
+        schedule,
         shop.work / "vae",
         device=shop.device,
         progress=shop.progress,
@@ -101,11 +108,11 @@ def run_vae(shop: Workshop) -> None:
 def run_clip(shop: Workshop) -> None:
     """Train CLIP and write `clip/` in float16."""
     options = shop.recipe.clip
-    torch.manual_seed(1)
+    schedule = shop.schedule(options)
     train_clip(
         shop.pictures("train"),
         options["model"],
-        Schedule(**options["schedule"]),
+        schedule,
         shop.work / "clip",
         shop.model / "clip",
         device=shop.device,
@@ -116,11 +123,11 @@ def run_clip(shop: Workshop) -> None:
 def run_parser(shop: Workshop) -> None:
     """Train the parser and write `parser/` in float16."""
     options = shop.recipe.parser
-    torch.manual_seed(2)
+    schedule = shop.schedule(options)
     train_parser(
         shop.pictures("train"),
         options["model"],
-        Schedule(**options["schedule"]),
+        schedule,
         shop.work / "parser",
         shop.model / "parser",
         device=shop.device,
@@ -149,7 +156,7 @@ def run_truepose(shop: Workshop) -> None:
         "out_channels": channels,
         "sample_size": None,
     }
-    torch.manual_seed(3)
+    schedule = shop.schedule(options)
     nets = TruePoseNets(
         unet, _pose_options(options), clip.width, options.get("hpfa_residual", True)
     )
@@ -158,7 +165,6 @@ def run_truepose(shop: Workshop) -> None:
     pipe.card = make_card(recipe, {})
     held_out = shop.pictures("validation")
     preview = _preview(shop, pipe, held_out, _pairs(shop, "validation", vae, clip))
-    schedule = Schedule(**options["schedule"])
     train_truepose(
         pairs,
         nets,

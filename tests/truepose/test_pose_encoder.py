@@ -110,6 +110,14 @@ def test_every_joint_has_its_own_colour():
     assert len(colours) == 18
 
 
+def test_bones_have_their_far_joints_colour():
+    """Between its joints a bone has its second joint's colour, dimmed to 0.6."""
+    both = draw_pose(standing(only=("left-hip", "left-knee")), 128, 88)[0]
+    knee = draw_pose(standing(only=("left-knee",)), 128, 88)[0, :, 88, 50]
+    brightest = both[:, 70:82].flatten(1).max(dim=1).values
+    torch.testing.assert_close(brightest, 0.6 * knee)
+
+
 def test_missing_joints_take_their_bones_with_them():
     """Without the left elbow neither of its bones is drawn, and the wrist stays as a dot."""
     picture = draw_pose(standing(without=("left-elbow",)), 128, 88)[0]
