@@ -33,7 +33,7 @@ DEATHS_STARTING = 3
 DRAIN_SECONDS = 20.0
 """Time that rows under way get to end after the first signal."""
 
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 15.0
 """Time that idle workers get to leave before they are killed."""
 
 TICK_SECONDS = 0.25

@@ -10,6 +10,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -28,7 +29,6 @@ WORKER = "catalogpose.run.worker:Worker"
 
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 """Errors of reading and writing that no row is to blame for."""
-
 
 MESSAGE_LENGTH = 300
 """Longest reason that an outcome keeps, in characters."""
@@ -85,23 +85,29 @@ def serve(pipe: Connection, settings: WorkerSettings) -> None:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        module, _, name = settings.factory.partition(":")
-        worker: DoesJobs = getattr(importlib.import_module(module), name)(settings)
-        pipe.send(("ready", None))
+    with suppress(BrokenPipeError, ConnectionResetError):  # nobody listens any more
         try:
-            while True:
-                pipe.send(("done", worker.work(pipe.recv())))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+            _work(pipe, settings)
+        except Exception as error:
+            fault = error if isinstance(error, CatalogposeError) else as_fault(error)
+            if fault is not None:
+                pipe.send(("fault", (fault.exit_code, str(fault))))
+            else:
+                pipe.send(("bug", traceback.format_exc()))
+
+
+def _work(pipe: Connection, settings: WorkerSettings) -> None:
+    """Open the worker and do what the pipe brings until it closes."""
+    module, _, name = settings.factory.partition(":")
+    worker: DoesJobs = getattr(importlib.import_module(module), name)(settings)
+    pipe.send(("ready", None))
+    while True:
+        try:
+            jobs = pipe.recv()
+        except (EOFError, ConnectionResetError):
             worker.close()
-    except CatalogposeError as error:
-        pipe.send(("fault", (error.exit_code, str(error))))
-    except Exception as error:
-        fault = as_fault(error)
-        if fault is not None:
-            pipe.send(("fault", (fault.exit_code, str(fault))))
-        else:
-            pipe.send(("bug", traceback.format_exc()))
+            return
+        pipe.send(("done", worker.work(jobs)))
 
 
 def failed_outcome(job: Job, settings: WorkerSettings, error: RowError, seconds: float) -> Outcome:

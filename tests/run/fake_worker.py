@@ -79,6 +79,8 @@ class FakeWorker:
             os.kill(os.getpid(), signal.SIGSEGV)
         if "bug" in job.row.id:
             raise KeyError("a bug")
+        if "eof" in job.row.id:
+            raise EOFError
         if "full" in job.row.id:
             raise OSError(28, "No space left on device", "images/x.png")
 

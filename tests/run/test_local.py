@@ -88,10 +88,11 @@ def test_workers_that_die_at_their_start_stop_the_run(make_shop: MakeShop) -> No
     assert not multiprocessing.active_children()
 
 
-def test_a_bug_stops_the_run_with_its_traceback(make_shop: MakeShop) -> None:
+@pytest.mark.parametrize(("bug", "told"), [("bug", "KeyError: 'a bug'"), ("eof", "EOFError")])
+def test_a_bug_stops_the_run_with_its_traceback(make_shop: MakeShop, bug: str, told: str) -> None:
     """An exception that is no row's fault is not recorded as one."""
-    with pytest.raises(RuntimeError, match="KeyError: 'a bug'"):
-        run(make_shop(["a", "bug", "b"]))
+    with pytest.raises(RuntimeError, match=told):
+        run(make_shop(["a", bug, "b"]))
     assert not multiprocessing.active_children()
 
 
