@@ -294,9 +294,14 @@ class Lines:
         """Count, and say it if the last line is old."""
         self.n += more
         if time.monotonic() - self._said >= LINE_SECONDS:
-            self.close()
+            self._say()
 
     def close(self) -> None:
+        """Say how far it came, if it came anywhere."""
+        if self.n != self._first:
+            self._say()
+
+    def _say(self) -> None:
         """Say how far it is, with rate and time left."""
         self._said = time.monotonic()
         rate = (self.n - self._first) / max(self._said - self._started, 1e-9)

@@ -123,7 +123,7 @@ def fit(
     folder: Path,
     *,
     device: str = "cpu",
-    save_seconds: float = 120.0,
+    save_seconds: float = 240.0,
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:

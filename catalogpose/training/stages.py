@@ -255,14 +255,16 @@ def run_assemble(shop: Workshop) -> None:
         AutoencoderKL.from_pretrained(parts["vae"], dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
     )
-    times = json.loads((shop.work / "times.json").read_text(encoding="utf-8"))
     pipe.card = make_card(
         shop.recipe,
         {
             "data": f"{shop.recipe.products} studio products of the train split, "
             f"{shop.recipe.views} views each",
             "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
-            "seconds": times,
+            "seconds": {
+                name: _logged_seconds(shop.work / name / "loss.csv")
+                for name in ("vae", "clip", "parser", "truepose")
+            },
             "schedules": {
                 name: getattr(shop.recipe, name)["schedule"]
                 for name in ("vae", "clip", "parser", "truepose")
@@ -288,6 +290,17 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
             runners[stage](shop)
             seconds = round(time.monotonic() - started, 1)
             record.write_text(json.dumps({**_read_times(record), stage: seconds}), encoding="utf-8")
+
+
+def _logged_seconds(path: Path) -> int:
+    """Return the seconds that a log spans; its clock starts anew whenever training goes on."""
+    total = last = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        seconds = float(line.split(",")[1])
+        if seconds < last:
+            total += last
+        last = seconds
+    return round(total + last)
 
 
 def _read_times(record: Path) -> dict[str, float]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.training.sheets import write_sheet
+from catalogpose.training.start import open_path
 
 KL_WEIGHT = 1e-4
 """Weight of the KL term, a mean over the latent's values; latents need only stay bounded."""
@@ -39,28 +39,11 @@ def make_vae(widths: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
-    _open_path(vae)
+    open_path(vae)
     with torch.no_grad():
         vae.quant_conv.weight[latent_channels:].zero_()
         vae.quant_conv.bias[latent_channels:].fill_(QUIET_LOGVAR)
     return vae
-
-
-def _open_path(vae: AutoencoderKL) -> None:
-    """Start as a linear autoencoder: the path past the residual branches keeps what it carries.
-
-    With PyTorch's own start each layer of that path shrinks its input, so the pixels drown in what
-    the untrained branches add.
-    """
-    for module in vae.modules():
-        if isinstance(module, ResnetBlock2D):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
-        path = getattr(module, "conv_shortcut", None) or getattr(module, "conv", None)
-        if isinstance(path, nn.Conv2d):
-            nn.init.orthogonal_(path.weight)
-    nn.init.orthogonal_(vae.encoder.conv_in.weight)
-    nn.init.orthogonal_(vae.decoder.conv_in.weight)
 
 
 def colour_error(rebuilt: Tensor, photos: Tensor) -> Tensor:
