@@ -75,21 +75,13 @@ def generate(manifest: Path, model: Path, out: Path) -> subprocess.CompletedProc
 
 
 def test_a_manifest_becomes_pictures(tmp_path: Path, model: Path) -> None:
-    """Every row gets its own picture; elsewhere, in another order, the bytes are the same."""
+    """Every row gets its own picture of the model's size, and nothing but progress is on stderr."""
     manifest = draw_shop(tmp_path)
     done = generate(manifest, model, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4 rows: 4 done (0 of them before), 0 failed, 0 pending")
-    assert "Traceback" not in done.stderr
+    assert all(" rows, " in line for line in done.stderr.splitlines()), done.stderr
     results = pq.read_table(tmp_path / "run" / "results.parquet").to_pylist()
     assert len({row["output_sha256"] for row in results}) == 4
     for row in results:
         assert np.array(Image.open(tmp_path / "run" / row["output"])).shape == (128, 88, 3)
-    header, *rest = manifest.read_text().splitlines()
-    manifest.write_text("\n".join([header, *reversed(rest)]) + "\n")
-    elsewhere = generate(manifest, model, tmp_path / "elsewhere")
-    assert elsewhere.returncode == 0, elsewhere.stderr
-    again = pq.read_table(tmp_path / "elsewhere" / "results.parquet").to_pylist()
-    assert {row["id"]: row["output_sha256"] for row in again} == {
-        row["id"]: row["output_sha256"] for row in results
-    }
