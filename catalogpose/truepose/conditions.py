@@ -63,6 +63,14 @@ class Conditions:
     def stack(cls, conditions: Sequence[Conditions], *, unconditional: int = 0) -> Conditions:
         """Join conditions along the batch, so that pictures of several sources share a batch."""
         names = [field.name for field in fields(LayerConditions)]
+        count = len(conditions)
+        if all(c is conditions[0] for c in conditions):
+            # Poses of one source share its keys and values without a copy.
+            layers = [
+                LayerConditions(**{name: _expand(getattr(layer, name), count) for name in names})
+                for layer in conditions[0].layers
+            ]
+            return cls(layers=layers, unconditional=unconditional)
         layers = [
             LayerConditions(
                 **{name: torch.cat([getattr(layer, name) for layer in same]) for name in names}
@@ -73,14 +81,16 @@ class Conditions:
 
     def repeated(self, times: int) -> Conditions:
         """Repeat the batch, so that several noisy latents share what one source gave."""
-        names = [field.name for field in fields(LayerConditions)]
-        layers = [
-            LayerConditions(**{name: torch.cat([getattr(layer, name)] * times) for name in names})
-            for layer in self.layers
-        ]
-        return Conditions(layers=layers, unconditional=self.unconditional)
+        return Conditions.stack([self] * times, unconditional=self.unconditional)
 
     def dropped(self, keep: Tensor) -> Conditions:
         """Set C to zero in the rows where bool `keep` (B,) is False (Eq. 10)."""
         layers = [layer.dropped(keep) for layer in self.layers]
         return Conditions(layers=layers, unconditional=self.unconditional)
+
+
+def _expand(tensor: Tensor, times: int) -> Tensor:
+    """Repeat (1, ...) along the batch as a view; a larger batch is copied."""
+    if len(tensor) == 1:
+        return tensor.expand(times, *tensor.shape[1:])
+    return torch.cat([tensor] * times)

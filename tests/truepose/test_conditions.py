@@ -83,3 +83,14 @@ def test_dropping_all_is_the_last_word(conditions):
     for layer in nothing.layers:
         for tensor in (layer.key, layer.value, layer.region_key, layer.region_value):
             assert not tensor.any()
+
+
+@torch.no_grad()
+def test_several_latents_share_their_sources(target, scene, conditions):
+    """Repeated conditions serve a batch of so many rounds through the same sources."""
+    noisy = torch.cat([scene.noisy, scene.noisy.flip(3)])
+    pose, time = scene.pose.repeat(2, 1, 1, 1), torch.tensor(400)
+    together = target(noisy, time, pose, conditions.repeated(2))
+    for half in (slice(0, 2), slice(2, 4)):
+        alone = target(noisy[half], time, scene.pose, conditions)
+        torch.testing.assert_close(together[half], alone, rtol=1e-4, atol=1e-5)

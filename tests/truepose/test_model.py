@@ -33,7 +33,6 @@ def test_the_defaults_are_the_papers():
     """A card that says no more than a size carries the paper's settings."""
     card = ModelCard(name="n", height=1, width=1)
     assert (card.steps, card.guidance) == (35, 3.5)
-    assert (card.delta, card.sigma, card.regions) == (0.6, 0.3, 2)
     assert card.schema == SCHEMA
 
 

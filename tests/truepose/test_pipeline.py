@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -223,14 +224,26 @@ def test_a_folder_without_a_card_does_not_load(tmp_path):
         TruePosePipeline.from_pretrained(tmp_path)
 
 
-def test_bfloat16_nets_beside_a_float32_vae(pipe, tiny_model):
-    """The types of a GPU run work together and paint nearly what float32 paints."""
-    types = {"default": torch.bfloat16, "vae": torch.float32}
+def test_pickled_weights_are_not_loaded(pipe, tiny_model, tmp_path):
+    """A model folder whose weights are pickles is refused: a pickle can run anything."""
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    for weights in (folder / "unet").glob("*.safetensors"):
+        weights.unlink()
+    pipe.unet.save_pretrained(folder / "unet", safe_serialization=False)
+    with pytest.raises(OSError, match="safetensors"):
+        TruePosePipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("vae", [torch.float32, torch.bfloat16])
+def test_bfloat16_nets(pipe, tiny_model, vae):
+    """The types of a GPU run, with a VAE of either type, paint nearly what float32 paints."""
+    types = {"default": torch.bfloat16, "vae": vae}
     half = TruePosePipeline.from_pretrained(tiny_model, dtype=types)
-    assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, torch.float32)
+    assert (half.unet.dtype, half.vae.dtype) == (torch.bfloat16, vae)
     call = {**person(0), "joints": poses(2), "shown": [ALL, ALL], "seeds": [1, 2]}
     found, expected = half(**call).astype(float), pipe(**call)
-    assert np.abs(found - expected).mean() < 2.5
+    assert np.abs(found - expected).mean() < 3
     assert expected.std() > 30
 
 

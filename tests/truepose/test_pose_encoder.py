@@ -112,10 +112,10 @@ def test_every_joint_has_its_own_colour():
 
 def test_bones_have_their_far_joints_colour():
     """Between its joints a bone has its second joint's colour, dimmed to 0.6."""
-    both = draw_pose(standing(only=("left-hip", "left-knee")), 128, 88)[0]
-    knee = draw_pose(standing(only=("left-knee",)), 128, 88)[0, :, 88, 50]
-    brightest = both[:, 70:82].flatten(1).max(dim=1).values
-    torch.testing.assert_close(brightest, 0.6 * knee)
+    both = draw_pose(standing(only=("left-hip", "left-knee")), 256, 88)[0]
+    knee = draw_pose(standing(only=("left-knee",)), 256, 88)[0]
+    middle, dot = (part.flatten(1).max(dim=1).values for part in (both[:, 74:78], knee))
+    torch.testing.assert_close(middle, 0.6 * dot)
 
 
 def test_missing_joints_take_their_bones_with_them():
