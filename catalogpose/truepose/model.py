@@ -37,14 +37,6 @@ class ModelCard:
     """Denoising steps by default; 35 in the paper."""
     guidance: float = 3.5
     """Guidance scale by default (Eq. 11); 3.5 in the paper."""
-    delta: float = 0.6
-    """Delta of Eq. 6, as trained."""
-    sigma: float = 0.3
-    """Sigma of Eq. 6, as trained."""
-    regions: int = 2
-    """K of Eq. 9, as trained."""
-    source_timestep: int = 0
-    """The timestep that SourceNet is given, in training and after."""
     label_set: str = "common"
     """The vocabulary of the parsing maps; region ids are its ids."""
     keypoint_table: str | None = None
@@ -71,7 +63,10 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD_NAME
     if not path.is_file():
-        raise UsageError(f"{folder} is not a catalogpose model folder: it has no {CARD_NAME}")
+        raise UsageError(
+            f"{folder} is not a catalogpose model folder: it has no {CARD_NAME}; "
+            "pass --model a folder that `catalogpose train` wrote"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -85,9 +80,29 @@ def read_card(folder: Path) -> ModelCard:
     if unknown:
         raise UsageError(f"{path} has unknown fields: {', '.join(unknown)}")
     try:
-        return ModelCard(**values)
+        card = ModelCard(**values)
     except TypeError as error:
         raise UsageError(f"{path} lacks fields: {error}") from None
+    sizes = (card.height, card.width, card.steps)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise UsageError(f"{path}: height, width and steps must be whole numbers above 0")
+    return card
+
+
+def check_weights(folder: Path, card: ModelCard) -> None:
+    """Compare a folder's weights with the card's hashes; takes about a second a gigabyte.
+
+    Raises:
+        UsageError: If a file is missing, or is not the one that the card was written for.
+    """
+    for name, expected in card.weights.items():
+        path = folder / name
+        if not path.is_file():
+            raise UsageError(f"{path} is missing; fetch the model folder again")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise UsageError(f"{path} is not the file of {CARD_NAME}; fetch the model folder again")
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:

@@ -19,7 +19,13 @@ from torch import Tensor
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
-from catalogpose.truepose.model import ModelCard, read_card, resolve_model, write_card
+from catalogpose.truepose.model import (
+    ModelCard,
+    check_weights,
+    read_card,
+    resolve_model,
+    write_card,
+)
 from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
 from catalogpose.truepose.regions import label_mask
 from catalogpose.truepose.sampling import guide, make_noise, sample
@@ -94,6 +100,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         """
         folder = resolve_model(None if name is None else str(name))
         card = read_card(folder)
+        check_weights(folder, card)
         pipe: Self = super().from_pretrained(str(folder), use_safetensors=True, **options)
         pipe.card = card
         return pipe
@@ -117,15 +124,22 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             labels: (H, W), its parsing map in the common vocabulary.
             embeddings: One CLIP embedding (D,) a label id. A region without one is never chosen by
                 CAA.
+
+        Raises:
+            ValueError: If photo or map has another size than the canvas.
         """
+        canvas = (self.card.height, self.card.width)
+        if photo.shape != (*canvas, 3) or labels.shape != canvas:
+            raise ValueError(f"photo and labels must be {canvas} and lie on the model's canvas")
         device, dtype = self.device, self.unet.dtype
         table = torch.zeros(1, len(LABELS), self.unet.config.clip_width)
         for label, embedding in embeddings.items():
-            table[0, label] = torch.from_numpy(np.asarray(embedding, dtype=np.float32))
+            table[0, label] = torch.from_numpy(np.array(embedding, dtype=np.float32))
         known = torch.tensor([index in embeddings for index in range(len(LABELS))])
         label_map = torch.from_numpy(labels.astype(np.int64))[None]
         layers = self.source_unet(self.encode_photos(photo[None]).to(dtype))
-        chosen = choose_regions(layers, (label_map * known[label_map]).to(device), len(LABELS))
+        embedded = (label_map * known[label_map]).to(device)
+        chosen = choose_regions(layers, embedded, len(LABELS), self.unet.config.region_count)
         return SourceFeatures(
             layers=layers,
             chosen=chosen,
@@ -193,7 +207,10 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         scale = card.guidance if guidance is None else guidance
         halves = 1 if scale == 1 else 2
         drawn = draw_pose(
-            torch.from_numpy(joints).to(device), card.height, card.width, card.pose_style
+            torch.from_numpy(np.array(joints, dtype=np.float32)).to(device),
+            card.height,
+            card.width,
+            card.pose_style,
         )
         pose = self.pose_encoder(drawn.to(dtype)).repeat(halves, 1, 1, 1)
         batch = len(seeds) if halves == 2 else 0

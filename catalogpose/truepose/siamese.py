@@ -30,9 +30,6 @@ from catalogpose.truepose.blocks import PosedConv, SourceBlock, TargetBlock
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 from catalogpose.truepose.regions import label_grid, selection_mask
 
-REGION_COUNT = 2
-"""K of Eq. 9: how many overlooked regions each layer attends to."""
-
 
 def _transformers(unet: UNet2DConditionModel) -> Iterator[tuple[int, Any]]:
     """Yield every `Transformer2DModel` with its level (0 is the latent's size) in the order in
@@ -63,9 +60,12 @@ class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ship
         1.5.
 
         Raises:
-            ValueError: If a weight that the net shares with the UNet is missing or does not fit.
+            ValueError: If a weight that the net shares with the UNet is missing, or it has
+                transformers of several blocks, as Stable Diffusion XL has.
         """
         plain = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+        if any(len(transformer.transformer_blocks) != 1 for _, transformer in _transformers(unet)):
+            raise ValueError("only UNets with one block a transformer can be started from")
         net = cls(**plain, **options)
         missing, _ = net.load_state_dict(unet.state_dict(), strict=False)
         foreign = [
@@ -112,7 +112,9 @@ class SourceNet(_SiameseNet):
         return [found["layers"][index] for index in sorted(found["layers"])]
 
 
-def choose_regions(layers: Sequence[SourceLayer], regions: Tensor, total: int) -> list[Tensor]:
+def choose_regions(
+    layers: Sequence[SourceLayer], regions: Tensor, total: int, count: int = 2
+) -> list[Tensor]:
     """Choose each layer's overlooked regions (Eq. 9); they depend on the source alone.
 
     Args:
@@ -120,6 +122,7 @@ def choose_regions(layers: Sequence[SourceLayer], regions: Tensor, total: int) -
         regions: int (B, H, W), the source's parsing map with regions that have no embedding set to
             0.
         total: Number of labels, background included.
+        count: K, how many each layer attends to; TargetNet's `region_count`.
 
     Returns:
         int64 (B, K) a layer; -1 where the source has fewer regions.
@@ -129,7 +132,7 @@ def choose_regions(layers: Sequence[SourceLayer], regions: Tensor, total: int) -
             layer.query,
             layer.key,
             label_grid(regions, layer.size),
-            count=REGION_COUNT,
+            count=count,
             regions=total,
         )
         for layer in layers
@@ -139,16 +142,34 @@ def choose_regions(layers: Sequence[SourceLayer], regions: Tensor, total: int) -
 class TargetNet(_SiameseNet):
     """The net that denoises: HPFA and CAA in every transformer block (Eq. 5, 8, 9)."""
 
-    def __init__(self, *, clip_width: int = 768, hpfa_residual: bool = True, **unet: Any) -> None:
+    def __init__(
+        self,
+        *,
+        clip_width: int = 768,
+        hpfa_residual: bool = True,
+        delta: float = 0.6,
+        sigma: float = 0.3,
+        region_count: int = 2,
+        **unet: Any,
+    ) -> None:
         """Build a UNet of these options with the paper's two attentions.
 
         Args:
             clip_width: Width of a region's CLIP embedding.
             hpfa_residual: Whether K_h and V_h project F' + H' (ours) or H' alone, as Eq. 8 says.
+            delta: Of Eq. 6.
+            sigma: Of Eq. 6.
+            region_count: K of Eq. 9.
             **unet: Options of `UNet2DConditionModel`.
         """
         super().__init__(**unet)
-        self.register_to_config(clip_width=clip_width, hpfa_residual=hpfa_residual)
+        self.register_to_config(
+            clip_width=clip_width,
+            hpfa_residual=hpfa_residual,
+            delta=delta,
+            sigma=sigma,
+            region_count=region_count,
+        )
         for index, (_, transformer) in enumerate(_transformers(self)):
             block = TargetBlock(transformer.transformer_blocks[0], index)
             transformer.transformer_blocks = nn.ModuleList([block])
@@ -191,7 +212,16 @@ class TargetNet(_SiameseNet):
     ) -> LayerConditions:
         """Compute one layer's conditions; see `condition`."""
         selected = selection_mask(mask, layer.size)
-        fused = merge_heads(reweighted_attention(layer.query, layer.key, layer.value, selected))
+        fused = merge_heads(
+            reweighted_attention(
+                layer.query,
+                layer.key,
+                layer.value,
+                selected,
+                delta=self.config.delta,
+                sigma=self.config.sigma,
+            )
+        )
         if self.config.hpfa_residual:
             fused = layer.hidden + fused
         index = chosen.clamp(min=0)[..., None].expand(-1, -1, tokens.shape[-1])
@@ -228,7 +258,7 @@ class TargetNet(_SiameseNet):
 
 
 def load_stable_diffusion(
-    name: str, clip_width: int = 768, **options: Any
+    name: str, clip_width: int = 768, hpfa_residual: bool = True, **options: Any
 ) -> tuple[TargetNet, SourceNet]:
     """Load a Stable Diffusion 1.5 UNet (hub id or pipeline folder, safetensors) as the start of
     both nets.
@@ -237,9 +267,11 @@ def load_stable_diffusion(
         name: A folder with a `unet` subfolder, or a hub id such as
             `stable-diffusion-v1-5/stable-diffusion-v1-5`.
         clip_width: Width of a region's CLIP embedding.
+        hpfa_residual: See `TargetNet`.
         **options: Passed to `UNet2DConditionModel.from_pretrained`, such as `dtype`.
     """
     unet = UNet2DConditionModel.from_pretrained(
         name, subfolder="unet", use_safetensors=True, **options
     )
-    return TargetNet.start_from(unet, clip_width=clip_width), SourceNet.start_from(unet)
+    target = TargetNet.start_from(unet, clip_width=clip_width, hpfa_residual=hpfa_residual)
+    return target, SourceNet.start_from(unet)

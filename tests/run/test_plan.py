@@ -136,5 +136,5 @@ def test_a_models_fingerprint_skips_words_for_people() -> None:
     card = ModelCard(name="a", height=8, width=8)
     told = replace(card, name="b", licence="x", training={"hours": 1})
     assert model_fingerprint(told) == model_fingerprint(card)
-    for change in ({"delta": 0.5}, {"weights": {"x": "1"}}, {"pose_style": "other"}):
+    for change in ({"clip_preprocessing": "crop"}, {"weights": {"x": "1"}}, {"pose_style": "other"}):
         assert model_fingerprint(replace(card, **change)) != model_fingerprint(card)
