@@ -150,7 +150,7 @@ def _resolve(options: GenerateOptions) -> _Task:
         fingerprint=sha256_json(
             {
                 "pictures": PICTURE_VERSION,
-                "model": model_fingerprint(card),
+                "model": model_fingerprint(model, card),
                 "steps": steps,
                 "guidance": guidance,
                 "keypoint_table": keypoint_table_hash(load_keypoint_table(options.keypoint_table)),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catalogpose.catalog.files import sha256_file, sha256_json
 from catalogpose.records import Outcome, Row
-from catalogpose.truepose.model import ModelCard
+from catalogpose.truepose.model import CARD_NAME, ModelCard
 
 PICTURE_VERSION = 1
 """Part of every fingerprint; raised whenever the same inputs shall give another picture."""
@@ -66,12 +66,20 @@ class FileHashes:
         return known[1]
 
 
-def model_fingerprint(card: ModelCard) -> str:
-    """Return the hash of a model's weights and of all that its card says on using them."""
+def model_fingerprint(folder: Path, card: ModelCard) -> str:
+    """Return the hash of a model's weights, of their use by its card and of its configurations.
+
+    The weights count by the card's hashes; the configurations, of nets and scheduler, are read.
+    """
     values = dataclasses.asdict(card)
     for words in ("name", "licence", "training"):
         del values[words]
-    return sha256_json(values)
+    configurations = {
+        path.relative_to(folder).as_posix(): sha256_file(path)
+        for path in folder.rglob("*.json")
+        if path.name != CARD_NAME
+    }
+    return sha256_json({"card": values, "configurations": configurations})
 
 
 def row_seed(run_seed: int, row_id: str) -> int:

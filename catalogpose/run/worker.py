@@ -108,7 +108,7 @@ class Worker:
             "keypoint_table": keypoint_table_hash(self._table),
             "device": settings.device.partition(":")[0],
         }
-        self._model = model_fingerprint(self._pipe.card)
+        self._model = model_fingerprint(settings.model, self._pipe.card)
         self._software = ", ".join(f"{name} {version(name)}" for name in SOFTWARE)
         self._out_of_memory = torch.OutOfMemoryError
 

@@ -131,10 +131,25 @@ def test_a_file_is_hashed_again_only_when_it_changed(
     assert hashes(tmp_path / "missing") is None
 
 
-def test_a_models_fingerprint_skips_words_for_people() -> None:
-    """The name, the licence and the training notes decide no picture; all else on the card does."""
+def test_a_models_fingerprint_skips_words_for_people(tmp_path: Path) -> None:
+    """The name, the licence and the training notes decide no picture; the rest of the card does."""
     card = ModelCard(name="a", height=8, width=8)
     told = replace(card, name="b", licence="x", training={"hours": 1})
-    assert model_fingerprint(told) == model_fingerprint(card)
-    for change in ({"clip_preprocessing": "crop"}, {"weights": {"x": "1"}}, {"pose_style": "other"}):
-        assert model_fingerprint(replace(card, **change)) != model_fingerprint(card)
+    known = model_fingerprint(tmp_path, card)
+    assert model_fingerprint(tmp_path, told) == known
+    changes: list[dict[str, Any]] = [{"width": 9}, {"weights": {"x": "1"}}, {"pose_style": "other"}]
+    for change in changes:
+        assert model_fingerprint(tmp_path, replace(card, **change)) != known
+
+
+def test_a_models_configurations_are_part_of_its_fingerprint(tmp_path: Path) -> None:
+    """Another scheduler or another strength of Equation 6 gives other pictures."""
+    card = ModelCard(name="a", height=8, width=8)
+    (tmp_path / "unet").mkdir()
+    found = set()
+    for text in ("{}", '{"delta": 0.5}'):
+        (tmp_path / "unet" / "config.json").write_text(text)
+        found.add(model_fingerprint(tmp_path, card))
+    (tmp_path / "catalogpose.json").write_text("{}")
+    found.add(model_fingerprint(tmp_path, card))
+    assert len(found) == 2
