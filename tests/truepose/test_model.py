@@ -10,6 +10,7 @@ from catalogpose.truepose.model import (
     CARD_NAME,
     SCHEMA,
     ModelCard,
+    check_weights,
     read_card,
     resolve_model,
     write_card,
@@ -66,8 +67,8 @@ def test_hashes_are_of_the_files_that_are_there(tmp_path):
 
 
 def test_a_folder_without_a_card_is_no_model(tmp_path):
-    """The message names the folder and the file that it lacks."""
-    with pytest.raises(UsageError) as error:
+    """The message names the folder, the file that it lacks and what to pass instead."""
+    with pytest.raises(UsageError, match="pass --model") as error:
         read_card(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert CARD_NAME in str(error.value)
@@ -105,6 +106,32 @@ def test_missing_fields_are_named(tmp_path):
     with pytest.raises(UsageError, match="'height'") as error:
         read_card(tmp_path)
     assert str(tmp_path / CARD_NAME) in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [{"height": "512"}, {"width": 0}, {"steps": 3.5}])
+def test_impossible_sizes_are_refused(tmp_path, wrong):
+    """Sizes and steps that no picture can have are found before any weights are loaded."""
+    change(tmp_path, **wrong)
+    with pytest.raises(UsageError, match="whole numbers above 0") as error:
+        read_card(tmp_path)
+    assert str(tmp_path / CARD_NAME) in str(error.value)
+
+
+def test_weights_are_the_cards(tmp_path):
+    """Whole weights pass; a changed or missing file is named, with the remedy."""
+    weights = tmp_path / "unet" / "a.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"right")
+    card = write_card(tmp_path, CARD)
+    check_weights(tmp_path, card)
+    weights.write_bytes(b"wrong")
+    with pytest.raises(UsageError, match="fetch the model folder again") as error:
+        check_weights(tmp_path, card)
+    assert str(weights) in str(error.value)
+    weights.unlink()
+    with pytest.raises(UsageError, match="is missing; fetch the model folder again") as error:
+        check_weights(tmp_path, card)
+    assert str(weights) in str(error.value)
 
 
 def test_user_errors_end_with_code_2(tmp_path):

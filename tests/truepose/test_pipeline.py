@@ -10,7 +10,7 @@ from torch import nn
 
 from catalogpose.errors import UsageError
 from catalogpose.records import LABELS
-from catalogpose.truepose.model import read_card
+from catalogpose.truepose.model import read_card, write_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
 UPPER, PANTS, HAIR, BAG = 6, 11, 2, 21
@@ -231,8 +231,22 @@ def test_pickled_weights_are_not_loaded(pipe, tiny_model, tmp_path):
     for weights in (folder / "unet").glob("*.safetensors"):
         weights.unlink()
     pipe.unet.save_pretrained(folder / "unet", safe_serialization=False)
+    write_card(folder, pipe.card)
     with pytest.raises(OSError, match="safetensors"):
         TruePosePipeline.from_pretrained(folder)
+
+
+def test_damaged_weights_are_not_loaded(tiny_model, tmp_path):
+    """A byte that differs from what the card was written for is an error that names the file."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_model, folder)
+    weights = next((folder / "vae").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UsageError, match="fetch the model folder again") as error:
+        TruePosePipeline.from_pretrained(folder)
+    assert str(weights) in str(error.value)
 
 
 @pytest.mark.parametrize("vae", [torch.float32, torch.bfloat16])
@@ -250,11 +264,19 @@ def test_bfloat16_nets(pipe, tiny_model, vae):
 def test_inputs_are_left_alone(pipe):
     """Arrays that the caller keeps may be read-only, and nothing is written into them."""
     source, joints = person(0), poses(1)
-    for array in (source["photo"], source["labels"], *source["embeddings"].values()):
+    source["embeddings"] = {k: v.astype(np.float32) for k, v in source["embeddings"].items()}
+    for array in (joints, source["photo"], source["labels"], *source["embeddings"].values()):
         array.setflags(write=False)
-    before = joints.copy()
     pipe(**source, joints=joints, shown=[ALL], seeds=[1])
-    assert np.array_equal(joints, before)
+
+
+@pytest.mark.parametrize("name", ["photo", "labels"])
+def test_another_size_than_the_canvas_is_refused(pipe, name):
+    """A photo or map off the model's canvas would shift regions silently, so it is an error."""
+    source = person(0)
+    source[name] = source[name][:-8]
+    with pytest.raises(ValueError, match=r"\(128, 88\)"):
+        pipe.encode_source(**source)
 
 
 def test_latents_go_through_one_scale(pipe):

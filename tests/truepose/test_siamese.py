@@ -43,7 +43,7 @@ def no_context(batch: int) -> Tensor:
 def test_both_nets_start_from_a_folder(unet, tmp_path):
     """A pipeline folder's `unet` in safetensors gives both nets its weights, all of them used."""
     unet.save_pretrained(tmp_path / "unet", safe_serialization=True)
-    target, source = load_stable_diffusion(str(tmp_path), clip_width=12)
+    target, source = load_stable_diffusion(str(tmp_path), clip_width=12, hpfa_residual=False)
     plain, of_target, of_source = (net.state_dict() for net in (unet, target, source))
     added = set(of_target) - set(plain)
     assert all(".hpfa." in name or name.startswith("region_proj.") for name in added)
@@ -51,7 +51,8 @@ def test_both_nets_start_from_a_folder(unet, tmp_path):
     assert set(of_source) <= set(plain)
     assert all(torch.equal(of_target[name], plain[name]) for name in plain)
     assert all(torch.equal(of_source[name], plain[name]) for name in of_source)
-    assert (target.config.clip_width, source.config.timestep) == (12, 0)
+    assert (target.config.clip_width, target.config.hpfa_residual) == (12, False)
+    assert source.config.timestep == 0
 
 
 def test_pickled_weights_are_not_loaded(unet, tmp_path):
@@ -67,6 +68,14 @@ def test_a_unet_that_lacks_weights_is_refused(unet, monkeypatch):
     monkeypatch.setattr(unet, "state_dict", lambda: weights)
     with pytest.raises(ValueError, match=r"lacks 1 weights.*conv_in\.bias"):
         TargetNet.start_from(unet)
+
+
+def test_a_unet_of_deeper_transformers_is_refused(make_unet):
+    """Of several blocks a transformer all but the first would be lost, so that is an error."""
+    deep = make_unet(transformer_layers_per_block=2)
+    for net in (TargetNet, SourceNet):
+        with pytest.raises(ValueError, match="one block a transformer"):
+            net.start_from(deep)
 
 
 def test_starting_keeps_the_type(unet):
@@ -202,9 +211,35 @@ def test_hpfa_projects_what_the_option_says(unet, scene, residual):
     torch.testing.assert_close(found.value, split_heads(hpfa.to_v(expected), 2))
 
 
-def test_the_residual_is_the_default(nets):
-    """F' + H' is the default, and the option is on record in the configuration."""
-    assert nets[0].config.hpfa_residual is True
+def test_the_papers_settings_are_the_default(nets):
+    """Delta, sigma, K and the residual are on record in the configuration."""
+    config = nets[0].config
+    assert (config.delta, config.sigma, config.region_count) == (0.6, 0.3, 2)
+    assert config.hpfa_residual is True
+
+
+@torch.no_grad()
+def test_the_strengths_of_equation_6_are_the_nets_own(unet, scene):
+    """Delta and sigma of the configuration decide how the source is reweighted."""
+    source = SourceNet.start_from(unet)
+    target = TargetNet.start_from(unet, clip_width=12, hpfa_residual=False, delta=0.9, sigma=0.1)
+    layer = source(scene.source)[0]
+    selected = selection_mask((scene.labels > 0) & (scene.labels <= 3), layer.size)
+    arguments = (layer.query, layer.key, layer.value, selected)
+    fused = merge_heads(reweighted_attention(*arguments, delta=0.9, sigma=0.1))
+    to_k = target.down_blocks[0].attentions[0].transformer_blocks[0].hpfa.to_k
+    found = scene.conditions(target, source, shown=3).layers[0]
+    torch.testing.assert_close(found.key, split_heads(to_k(fused), 2))
+
+
+@torch.no_grad()
+def test_the_number_of_regions_is_free(nets, scene):
+    """Each layer attends to as many regions as are chosen, the most overlooked first."""
+    layers = nets[1](scene.source)
+    two, four = (choose_regions(layers, scene.labels, 6, count) for count in (2, 4))
+    assert all(torch.equal(b[:, :2], a) for a, b in zip(two, four, strict=True))
+    conditions = nets[0].condition(layers, scene.labels > 0, scene.embeddings, four)
+    assert {layer.region_key.shape[2] for layer in conditions.layers} == {4}
 
 
 @torch.no_grad()
