@@ -66,9 +66,7 @@ class RowError(CatalogposeError):
     """
 
     def __init__(self, stage: str, error_class: str, message: str) -> None:
-        """Say where (`stage`), of what kind (`error_class`) and, for a person, why (`message`, one
-        line).
-        """
+        """Say where, of what kind and, for a person on one line, why."""
         super().__init__(message)
         self.stage = stage
         self.error_class = error_class

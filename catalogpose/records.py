@@ -77,9 +77,7 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True)
 class Letterbox:
-    """The one transform from a picture of any size to the model's canvas: scale, then centre, never
-    stretch.
-    """
+    """The one transform from any picture to the model's canvas: scale, centre, never stretch."""
 
     scale: float
     """Canvas pixels per source pixel, the same in x and y."""
@@ -94,9 +92,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, width: int, height: int) -> Letterbox:
-        """Return the transform that shows a source of this size whole and centred on a canvas of
-        that size.
-        """
+        """Return the transform that shows a whole source, centred, on a canvas of that size."""
         scale = min(width / source_width, height / source_height)
         left = (width - source_width * scale) / 2
         top = (height - source_height * scale) / 2

@@ -92,8 +92,7 @@ class Clip:
         return embeddings
 
     def crops(self, picture: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> Tensor:
-        """Cut rectangles out of a uint8 picture (3, H, W) and squash each to what CLIP sees,
-        normalised.
+        """Cut rectangles out of a uint8 picture (3, H, W), squashed and normalised for CLIP.
 
         Squashed, because the usual centre crop loses half of a long thin region such as a leg.
         """
@@ -148,9 +147,7 @@ def make_clip(config: Mapping[str, Any], folder: Path) -> tuple[Any, Any]:
 
 
 def save_clip(model: nn.Module, folder: Path) -> None:
-    """Write the weights into the folder that `make_clip` gave a configuration, as float16
-    safetensors.
-    """
+    """Write float16 weights beside the configuration that `make_clip` wrote."""
     state = {
         name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()
     }

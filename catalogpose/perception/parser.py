@@ -41,8 +41,7 @@ class Parser:
 
     @classmethod
     def load(cls, name: str | Path, device: str = "cpu", *, label_set: str | None = None) -> Parser:
-        """Load a folder or hub id of a transformers SegFormer; weights are read as safetensors
-        only.
+        """Load a SegFormer from a folder or hub id; weights are safetensors only.
 
         Args:
             name: For instance `mattmdjaga/segformer_b2_clothes`, whose label set is `atr`.

@@ -29,8 +29,7 @@ def matching_loss(image: Tensor, text: Tensor, same: Tensor, scale: Tensor) -> T
     Args:
         image: (B, D), unit length.
         text: (B, D), unit length.
-        same: bool (B, B), whether two rows have the same phrase; such pairs share the target
-            evenly.
+        same: (B, B), 1 where two rows have the same phrase; these share the target.
         scale: () factor of the cosines.
     """
     logits = scale * image @ text.T

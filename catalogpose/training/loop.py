@@ -32,9 +32,7 @@ class Schedule:
     warmup: int = 100
     """Steps over which the rate rises from 0."""
     decay: float = 1.0
-    """Share of the steps, at the end, over which the rate falls to 0 along a cosine; 0 keeps it
-    fixed.
-    """
+    """Share of the steps, the last ones, with a rate falling along a cosine; 0: it stays."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     average: float = 0.0
@@ -127,8 +125,7 @@ def fit(
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train `net` and return it with its averaged weights; a second call goes on where the first
-    stopped.
+    """Train `net` and return it with averaged weights; a second call goes on where one stopped.
 
     Args:
         name: For progress and errors.

@@ -11,9 +11,7 @@ from PIL import Image
 
 
 def write_sheet(path: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
-    """Write rows of pictures, each (n, H, W, 3) of one size, under one another; short rows end in
-    white.
-    """
+    """Write rows of pictures (n, H, W, 3) under one another; short rows end in white."""
     longest = max(len(row) for row in rows)
     height, width = rows[0].shape[1:3]
     sheet = np.full((len(rows) * height, longest * width, 3), 255, dtype=np.uint8)

@@ -66,9 +66,7 @@ class Workshop:
         return Schedule(**options["schedule"], seed=self.seed)
 
     def pictures(self, split: str) -> Pictures:
-        """Draw, or read again, the pictures of a split: the recipe's number to learn from, fewer to
-        look at.
-        """
+        """Draw, or read again, a split's pictures: all to learn from, a few to look at."""
         recipe = self.recipe
         products = recipe.products if split == "train" else min(24, recipe.products)
         size = (recipe.height, recipe.width)
@@ -276,9 +274,7 @@ def run_assemble(shop: Workshop) -> None:
 
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
-    """Run stages in order; one that has finished before is not run again, one that was killed goes
-    on.
-    """
+    """Run stages in order; a finished one is not run again, a killed one goes on."""
     runners = {"vae": run_vae, "clip": run_clip, "truepose": run_truepose, "parser": run_parser}
     shop.work.mkdir(parents=True, exist_ok=True)
     record = shop.work / "times.json"

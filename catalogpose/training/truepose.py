@@ -113,9 +113,7 @@ class TruePoseNets(nn.Module):
         clip_width: int,
         hpfa_residual: bool = True,
     ) -> None:
-        """Build TargetNet and SourceNet from the same random weights, as the paper builds them from
-        the same model.
-        """
+        """Build both UNets from the same random weights, as the paper does from one model."""
         super().__init__()
         self.unet = TargetNet(clip_width=clip_width, hpfa_residual=hpfa_residual, **unet)
         self.source_unet = SourceNet(**unet)
@@ -158,9 +156,7 @@ class TruePoseNets(nn.Module):
 
 
 def target_of(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Return what the net must predict: the noise (Eq. 2) or, with a v-prediction scheduler, the
-    velocity.
-    """
+    """Return what the net must predict: the noise (Eq. 2), or the velocity."""
     if scheduler.config.prediction_type == "v_prediction":
         velocity: Tensor = scheduler.get_velocity(clean, noise, timestep)
         return velocity

@@ -55,9 +55,7 @@ def reweight(logits: Tensor, selected: Tensor, delta: float, sigma: float) -> Te
 def _attend_chunk(
     query: Tensor, key: Tensor, value: Tensor, selected: Tensor, delta: float, sigma: float
 ) -> Tensor:
-    """Compute Eq. 6-7 for a few queries; recomputed in the backward pass, so its logits never pile
-    up.
-    """
+    """Compute Eq. 6-7 for a few queries; their logits are recomputed in the backward pass."""
     logits = query @ key.transpose(-1, -2)
     return reweight(logits, selected, delta, sigma).softmax(dim=-1) @ value
 

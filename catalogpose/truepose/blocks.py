@@ -17,9 +17,7 @@ from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceL
 
 
 class ParsingGuidedFusion(nn.Module):
-    """HPFA's cross-attention from TargetNet to the reweighted source (Eq. 8); no biases, so C = 0
-    adds nothing.
-    """
+    """HPFA's cross-attention to the reweighted source (Eq. 8); no biases: C = 0 adds nothing."""
 
     def __init__(self, channels: int, heads: int) -> None:
         """Build projections of `channels` split into `heads`; the last starts at zero."""
@@ -40,14 +38,10 @@ class ParsingGuidedFusion(nn.Module):
 
 
 class TargetBlock(nn.Module):
-    """A transformer block of TargetNet; its modules keep the names that Stable Diffusion's weights
-    have.
-    """
+    """A transformer block of TargetNet: self-attention, HPFA, CAA, feed-forward."""
 
     def __init__(self, block: Any, index: int) -> None:
-        """Take over the modules of a diffusers `BasicTransformerBlock`; `index` says which
-        conditions are its own.
-        """
+        """Take over a `BasicTransformerBlock`; `index` says which conditions are its own."""
         super().__init__()
         self.index = index
         self.norm1, self.attn1, self.norm2 = block.norm1, block.attn1, block.norm2
@@ -55,9 +49,7 @@ class TargetBlock(nn.Module):
         self.hpfa = ParsingGuidedFusion(block.norm1.normalized_shape[0], block.attn1.heads)
 
     def _overlooked(self, hidden: Tensor, layer: LayerConditions) -> Tensor:
-        """CAA (Eq. 9): attend to the overlooked regions' embeddings with Stable Diffusion's own
-        attn2.
-        """
+        """CAA (Eq. 9): attend to the overlooked regions' embeddings through attn2."""
         query = split_heads(self.attn2.to_q(self.norm2(hidden)), self.attn2.heads)
         found = cross_attention(query, layer.region_key, layer.region_value, layer.region_valid)
         output: Tensor = self.attn2.to_out[0](merge_heads(found))
@@ -92,9 +84,7 @@ class TargetBlock(nn.Module):
 
 
 class BiasAttention(nn.Module):
-    """Cross-attention to nothing: its output bias alone, under the name that Stable Diffusion's
-    weights have.
-    """
+    """Cross-attention to nothing: its output bias alone, under the name it has there."""
 
     def __init__(self, channels: int) -> None:
         """Make the bias (channels,), zero until weights load."""
@@ -109,9 +99,7 @@ class BiasAttention(nn.Module):
 
 
 class SourceBlock(nn.Module):
-    """A transformer block of SourceNet: it records what its self-attention projects and has no
-    context.
-    """
+    """A transformer block of SourceNet: no context, and what attn1 projects is kept."""
 
     def __init__(self, block: Any, index: int, level: int, *, last: bool) -> None:
         """Take over a diffusers block; of the `last` one nothing is kept beyond its projections."""
@@ -157,9 +145,7 @@ class SourceBlock(nn.Module):
 
 
 class PosedConv(nn.Conv2d):
-    """The UNet's first convolution, which also adds the pose features that ride behind its input
-    channels.
-    """
+    """The UNet's first convolution; it adds the pose features that ride behind its input."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Conv2d names it so
         """Convolve the first `in_channels` of (B, in + out, h, w) and add the rest."""

@@ -48,9 +48,7 @@ class SourceFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseConditions:
-    """A source seen with the label set of a target pose; shared by every pose that shows the same
-    labels.
-    """
+    """A source seen with the label set of a target pose; all poses that show it share this."""
 
     conditions: Conditions
     """C for every layer (Eq. 6 to 9), batch 1."""
@@ -77,9 +75,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
     ) -> None:
-        """Take the five components that a model folder holds; `card` is set by whoever makes the
-        pipeline.
-        """
+        """Take a model folder's five components; whoever makes the pipeline sets `card`."""
         super().__init__()
         self.register_modules(
             unet=unet,
@@ -92,8 +88,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @classmethod
     def from_pretrained(cls, name: str | Path | None, **options: Any) -> Self:
-        """Load a model folder or hub id; None: the bundled model. Weights are read as safetensors
-        only.
+        """Load a folder or hub id, None: the bundled model; weights are safetensors only.
 
         Raises:
             UsageError: If it is not a catalogpose model folder.
@@ -122,8 +117,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         Args:
             photo: (H, W, 3), on the model's canvas.
             labels: (H, W), its parsing map in the common vocabulary.
-            embeddings: One CLIP embedding (D,) a label id. A region without one is never chosen by
-                CAA.
+            embeddings: One CLIP embedding (D,) a label id; CAA never chooses a region without.
 
         Raises:
             ValueError: If photo or map has another size than the canvas.
@@ -149,9 +143,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
-        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's mean times its scaling
-        factor.
-        """
+        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's scaled mean."""
         floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
         latents: Tensor = self.vae.encode(floats).latent_dist.mean * self.vae.config.scaling_factor
         return latents
@@ -189,8 +181,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         guidance: float | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses, each from its own source conditions and its own noise (Eq. 5 and
-        11).
+        """Paint a batch of poses, each from its own conditions and noise (Eq. 5 and 11).
 
         Args:
             conditions: One a picture.
@@ -261,9 +252,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
 
 def load_pipeline(folder: Path, device: str) -> TruePosePipeline:
-    """Load a model folder onto a device: float32 on the CPU, bfloat16 on a GPU (the VAE stays
-    float32).
-    """
+    """Load a model folder: float32 on the CPU; on a GPU bfloat16, the VAE float32."""
     diffusers_logging.disable_progress_bar()
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     pipe = TruePosePipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32})

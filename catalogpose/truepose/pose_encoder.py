@@ -29,9 +29,7 @@ def _rainbow() -> Tensor:
 
 
 def _distance_to_bone(x: Tensor, y: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return the distance (B, H, W) of pixel centres x (W,), y (H, 1) to segments between points
-    (B, 2).
-    """
+    """Return distances (B, H, W) of pixels x (W,), y (H, 1) to segments of points (B, 2)."""
     start_x, start_y = start[:, 0, None, None], start[:, 1, None, None]
     along_x, along_y = end[:, 0, None, None] - start_x, end[:, 1, None, None] - start_y
     length = (along_x.square() + along_y.square()).clamp(min=1e-6)
@@ -97,8 +95,7 @@ def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Te
 class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """Four convolutions from a pose picture to features at the latent's size.
 
-    Three of them halve the picture; the last starts at zero, so that training starts from the plain
-    UNet.
+    Three halve the picture; the last starts at zero, so training starts from the plain UNet.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
@@ -108,9 +105,7 @@ class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         widths: tuple[int, int, int] = (16, 32, 96),
         out_channels: int = 320,
     ) -> None:
-        """Build the layers: `in_channels` of the pose style, `out_channels` of the UNet's first
-        layer.
-        """
+        """Build them from the pose style's channels to the UNet's first layer."""
         super().__init__()
         channels = (in_channels, *widths)
         self.stages = nn.ModuleList(

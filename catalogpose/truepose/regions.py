@@ -65,8 +65,6 @@ def selection_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def label_grid(label_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring a label map int (B, H, W) to a layer's size by the nearest pixel: int64 (B, height *
-    width).
-    """
+    """Bring a label map (B, H, W) to a layer's size, nearest pixel: int64 (B, height * width)."""
     nearest = F.interpolate(label_map[:, None].float(), size=size, mode="nearest-exact")
     return nearest.flatten(1).long()

@@ -32,9 +32,7 @@ from catalogpose.truepose.regions import label_grid, selection_mask
 
 
 def _transformers(unet: UNet2DConditionModel) -> Iterator[tuple[int, Any]]:
-    """Yield every `Transformer2DModel` with its level (0 is the latent's size) in the order in
-    which they run.
-    """
+    """Yield each `Transformer2DModel` and its level (0: the latent's size) in running order."""
     levels = len(unet.down_blocks)
     stages = [*enumerate(unet.down_blocks), (levels - 1, unet.mid_block)]
     stages += [(levels - 1 - index, block) for index, block in enumerate(unet.up_blocks)]
@@ -44,9 +42,7 @@ def _transformers(unet: UNet2DConditionModel) -> Iterator[tuple[int, Any]]:
 
 
 class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ships no types
-    """What both nets share: the UNet's options are theirs, and a plain UNet's weights load into
-    them.
-    """
+    """What both nets share: a plain UNet's options and weights are theirs."""
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
@@ -56,8 +52,7 @@ class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ship
 
     @classmethod
     def start_from(cls, unet: UNet2DConditionModel, **options: Any) -> Self:
-        """Build the net around a plain UNet's weights, as the paper starts from Stable Diffusion
-        1.5.
+        """Build the net on a plain UNet's weights, as the paper does on those of SD 1.5.
 
         Raises:
             ValueError: If a weight that the net shares with the UNet is missing, or it has
@@ -100,9 +95,7 @@ class SourceNet(_SiameseNet):
         self.conv_out = nn.Identity()
 
     def forward(self, latent: Tensor) -> list[SourceLayer]:
-        """Return the layers (B, ...) of a clean source latent z_s (B, c, h, w), in the order in
-        which they run.
-        """
+        """Return the layers of a clean source latent z_s (B, c, h, w) in running order."""
         sizes = [tuple(latent.shape[-2:])]
         for _ in self.down_blocks[1:]:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
@@ -119,8 +112,7 @@ def choose_regions(
 
     Args:
         layers: What SourceNet gave.
-        regions: int (B, H, W), the source's parsing map with regions that have no embedding set to
-            0.
+        regions: int (B, H, W), the source's map; 0 where a region has no embedding.
         total: Number of labels, background included.
         count: K, how many each layer attends to; TargetNet's `region_count`.
 
@@ -189,14 +181,12 @@ class TargetNet(_SiameseNet):
         embeddings: Tensor,
         chosen: Sequence[Tensor],
     ) -> Conditions:
-        """Do once what every denoising step needs of the source: Eq. 6-7 and the keys and values of
-        Eq. 8-9.
+        """Do once what every step needs of the source: Eq. 6-7, keys and values of Eq. 8-9.
 
         Args:
             layers: What SourceNet gave.
             mask: M, bool (B, H, W): the source regions that the target pose shows.
-            embeddings: F_clip, (B, L, D): one embedding a label, unit length, anything where there
-                is none.
+            embeddings: F_clip, (B, L, D), unit length; any finite value where there is none.
             chosen: int64 (B, K) a layer, from `choose_regions`.
         """
         tokens = self.region_proj(embeddings.to(self.region_proj.weight.dtype))
@@ -260,8 +250,7 @@ class TargetNet(_SiameseNet):
 def load_stable_diffusion(
     name: str, clip_width: int = 768, hpfa_residual: bool = True, **options: Any
 ) -> tuple[TargetNet, SourceNet]:
-    """Load a Stable Diffusion 1.5 UNet (hub id or pipeline folder, safetensors) as the start of
-    both nets.
+    """Start both nets from a Stable Diffusion 1.5 UNet: hub id or folder, safetensors.
 
     Args:
         name: A folder with a `unet` subfolder, or a hub id such as
