@@ -37,7 +37,7 @@ Exit codes:
   1  unexpected: a bug, with its traceback
   2  usage, configuration or manifest
   3  finished, but some rows failed
-  4  stopped: more rows failed than --max-failures bears
+  4  stopped: more rows failed than --max-failures allows
   5  another process works in the run folder
   6  environment: no such GPU, disk full
   130, 143  interrupted; the same command goes on"""
@@ -212,10 +212,12 @@ def studio(
 @app.command(epilog=EXIT_CODES)
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model.")],
-    recipe: Annotated[str, typer.Option(help="Name of the recipe.")] = "bundled",
+    recipe: Annotated[str, typer.Option(help="A shipped recipe, or a JSON file.")] = "bundled",
     device: Device = "auto",
     seed: Seed = 0,
-    only: Annotated[str | None, typer.Option(help="The one part to train.  [default: all]")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="One stage of vae, clip, truepose, parser, assemble.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model folder from nothing.

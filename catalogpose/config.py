@@ -104,7 +104,7 @@ class TrainOptions:
     out: Path
     """Folder for the checkpoints and the finished model; a stopped training goes on there."""
     recipe: str = "bundled"
-    """Name of the recipe; see `catalogpose/training/recipes.py`."""
+    """Name of a shipped recipe, or the path of a JSON file."""
     device: str = "auto"
     """One of `DEVICES`."""
     seed: int = 0

@@ -76,8 +76,8 @@ def write_real_files(folder: Path) -> Path:
     joints = [value for x, y in POSE for value in (x, y, 0.9 if x else 0)]
     (folder / "pose.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": joints}]}))
     names = ("exif.jpg", "cmyk.jpg", "sixteen.png", "truncated.jpg", "zero.jpg")
-    lines = "".join(f"{name},{name},pose.json\n" for name in names)
-    (folder / "real.csv").write_text("id,source,pose\n" + lines)
+    lines = "".join(f"{name},{name},pose.json,7\n" for name in names)
+    (folder / "real.csv").write_text("id,source,pose,seed\n" + lines)
     return folder / "real.csv"
 
 
@@ -115,7 +115,8 @@ def test_a_killed_run_goes_on_to_the_same_pictures(tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    assert ledger.read_bytes().count(b"\n") < 4
     assert run("generate", *shared, "--out", tmp_path / "killed").returncode == 0
     assert pictures(tmp_path / "killed") == pictures(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.tmp*"))

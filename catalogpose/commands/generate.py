@@ -207,7 +207,7 @@ def _work(task: _Task, plan: Plan, progress: Progress | None, factory: str) -> _
         return _Ended(known=known)
     tell = progress or (lambda done, total: None)
     bears = task.options.max_failures
-    failed, over_limit = 0, False
+    count, failed, over_limit = 0, 0, False
     with (
         catch_signals() as stop,
         Ledger(task.run_folder) as ledger,
@@ -222,7 +222,9 @@ def _work(task: _Task, plan: Plan, progress: Progress | None, factory: str) -> _
             over_limit = bears is not None and failed > bears
             if over_limit:
                 break
-    return _Ended(known=known, signal=stop.number, over_limit=over_limit)
+    # A signal that came when nothing was left to do interrupted nothing.
+    signal = stop.number if count < len(plan.jobs) else None
+    return _Ended(known=known, signal=signal, over_limit=over_limit)
 
 
 def _workers(task: _Task, factory: str) -> list[WorkerSettings]:

@@ -155,8 +155,10 @@ def _find(
 def _open_parser(run: RunFolder, device: str) -> tuple[Parse | None, str | None, str | None]:
     """Return the run's own parser and its label set; or why there is none, as the third."""
     model_folder = run.facts.get("model_folder")
+    if model_folder is None:
+        return None, None, "run.json names no model folder"
     folder = Path(str(model_folder)) / "parser"
-    if model_folder is None or not folder.is_dir():
+    if not folder.is_dir():
         return None, None, f"the run's parser is not at {folder}"
     # Torch and transformers take seconds to import, and a run without targets needs neither.
     from catalogpose.perception.parser import Parser

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogpose.config import TrainOptions
-from catalogpose.errors import UsageError
+from catalogpose.errors import EnvironmentFault, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ def train_model(
     """Carry out a recipe; a second call goes on where the first was stopped.
 
     Raises:
-        UsageError: If the recipe or the stage is unknown.
+        UsageError: If the recipe or the stage is unknown, or `out` was begun with another recipe.
+        EnvironmentFault: If there is no such device.
     """
     from catalogpose.training.recipes import load_recipe
 
@@ -48,6 +49,8 @@ def train_model(
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFault("torch cannot use a GPU here; --device cpu works without")
     shop = Workshop(
         recipe=recipe, folder=options.out, device=device, seed=options.seed, progress=progress
     )

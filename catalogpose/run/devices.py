@@ -69,6 +69,9 @@ def count_gpus() -> int:
 
 def _threads(processes: int) -> int:
     """Return the CPU threads for each of so many processes; OMP_NUM_THREADS is an upper bound."""
-    share = max(1, len(os.sched_getaffinity(0)) // processes)
+    # Only Linux can say which cores this process may use.
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    share = max(1, cores // processes)
     bound = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(bound)) if bound.isdecimal() and int(bound) > 0 else share

@@ -74,11 +74,11 @@ def model_fingerprint(folder: Path, card: ModelCard) -> str:
     values = dataclasses.asdict(card)
     for words in ("name", "licence", "training"):
         del values[words]
-    configurations = {
-        path.relative_to(folder).as_posix(): sha256_file(path)
-        for path in folder.rglob("*.json")
-        if path.name != CARD_NAME
-    }
+    # A parser or CLIP put in by hand is not on the card, so its weights are read.
+    read = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.safetensors")}
+    read = {name: path for name, path in read.items() if name not in card.weights}
+    read |= {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.json")}
+    configurations = {name: sha256_file(path) for name, path in read.items() if name != CARD_NAME}
     return sha256_json({"card": values, "configurations": configurations})
 
 
@@ -144,7 +144,9 @@ def make_plan(
 def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes) -> Job:
     """Put a job together."""
     source = hashes(row.source)
-    key = sha256_json([source, row.parsing and hashes(row.parsing), row.label_set])
+    key = sha256_json(
+        [source or str(row.source), row.parsing and hashes(row.parsing), row.label_set]
+    )
     return Job(
         row=row, seed=seed, digest=digest, source_sha256=source, source_key=key, attempt=attempt
     )

@@ -27,7 +27,17 @@ IMAGES = "images"
 WORKER = "catalogpose.run.worker:Worker"
 """Module and name of what makes the real worker."""
 
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+MACHINE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
 """Errors of reading and writing that no row is to blame for."""
 
 MESSAGE_LENGTH = 300

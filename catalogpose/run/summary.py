@@ -95,7 +95,7 @@ def summarise(
         failures=dict(stages.most_common()),
         seconds=round(seconds, 3),
         retry=_command_line(options),
-        signal=signal if len(known) < rows else None,
+        signal=signal,
     )
 
 

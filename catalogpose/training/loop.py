@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from catalogpose.errors import CatalogposeError
 
 Progress = Callable[[str, int, int], None]
-"""Called with a step's name, how much is done and how much there is."""
+"""Called with a stage's name, how much is done and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Schedule:
     """Seed of the batches, 0 to 2**31 - 1."""
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step, 0 for the first."""
+        """Return the learning rate of a step, counted from 0."""
         warm = min(1.0, (step + 1) / max(1, self.warmup))
         start = self.steps * (1 - self.decay)
         if self.decay == 0 or step < start:
@@ -75,7 +75,8 @@ class _Run:
         )
         self.average = [p.detach().clone() for p in net.parameters()]
         if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
+            place = next(net.parameters()).device
+            state = torch.load(self.path, map_location=place, weights_only=True)
             net.load_state_dict(state["net"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average, self.step = list(state["average"]), int(state["step"])

@@ -4,6 +4,7 @@ its own.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -18,7 +19,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from numpy.typing import NDArray
 
+from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.clip import train_clip
 from catalogpose.training.loop import Progress, Schedule
@@ -32,7 +35,16 @@ from catalogpose.truepose.model import ModelCard
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 STAGES = ("vae", "clip", "truepose", "parser", "assemble")
-"""In the order in which they run; a stage needs those before it, the parser none."""
+"""In the order in which they run."""
+
+NEEDS = {
+    "vae": (),
+    "clip": (),
+    "truepose": ("vae", "clip"),
+    "parser": (),
+    "assemble": ("vae", "clip", "truepose", "parser"),
+}
+"""The stages that a stage needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,15 +289,30 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     """Run stages in order; a finished one is not run again, a killed one goes on."""
     runners = {"vae": run_vae, "clip": run_clip, "truepose": run_truepose, "parser": run_parser}
     shop.work.mkdir(parents=True, exist_ok=True)
+    _check_begun(shop)
     record = shop.work / "times.json"
     for stage in stages:
+        missing = [name for name in NEEDS[stage] if name not in _read_times(record)]
+        if missing:
+            raise UsageError(f"--only {stage}: train {', '.join(missing)} first")
         if stage == "assemble":
             run_assemble(shop)
         elif stage not in _read_times(record):
             started = time.monotonic()
             runners[stage](shop)
             seconds = round(time.monotonic() - started, 1)
-            record.write_text(json.dumps({**_read_times(record), stage: seconds}), encoding="utf-8")
+            text = json.dumps({**_read_times(record), stage: seconds})
+            write_atomically(record, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+
+
+def _check_begun(shop: Workshop) -> None:
+    """Raise UsageError if the folder was begun with another recipe or seed; else note them."""
+    text = json.dumps({"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}, indent=2)
+    begun = shop.work / "recipe.json"
+    if not begun.exists():
+        write_atomically(begun, lambda file: file.write(text.encode()))
+    elif begun.read_text(encoding="utf-8") != text:
+        raise UsageError(f"{shop.folder} was begun with another recipe or seed: name a new --out")
 
 
 def _logged_seconds(path: Path) -> int:

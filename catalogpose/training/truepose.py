@@ -141,9 +141,9 @@ class TruePoseNets(nn.Module):
         pictures (B, C, H, W).
         """
         layers = self.source_unet(source)
-        chosen = choose_regions(
-            layers, labels * known.gather(1, labels.flatten(1)).view_as(labels), len(LABELS)
-        )
+        known_here = known.gather(1, labels.flatten(1)).view_as(labels)
+        count = self.unet.config.region_count
+        chosen = choose_regions(layers, labels * known_here, len(LABELS), count)
         mask = shown.gather(1, labels.flatten(1)).view_as(labels)
         # A pose that shows no region of the source sees the whole person, as in the pipeline.
         mask = mask | (~mask.flatten(1).any(dim=1)[:, None, None] & (labels > 0))

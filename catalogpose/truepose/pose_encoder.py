@@ -4,7 +4,6 @@ section 4.4).
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
@@ -127,8 +126,3 @@ class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
             hidden = F.silu(stage(hidden))
         features: Tensor = self.out(hidden)
         return features
-
-
-def latent_size(pixels: int) -> int:
-    """Return the latent's extent for a picture's extent in pixels: an eighth, rounded up."""
-    return math.ceil(pixels / 8)
