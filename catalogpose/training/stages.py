@@ -33,6 +33,8 @@ from catalogpose.training.truepose import Pairs, TruePoseNets, prepare_pairs, tr
 from catalogpose.training.vae import make_vae, train_vae
 from catalogpose.truepose.model import ModelCard
 from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 STAGES = ("vae", "clip", "truepose", "parser", "assemble")
 """In the order in which they run."""
@@ -194,8 +196,6 @@ def run_truepose(shop: Workshop) -> None:
 
 def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pose encoder's options with the channels that the pose style has."""
-    from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
-
     return {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
 
 
@@ -255,9 +255,6 @@ def run_assemble(shop: Workshop) -> None:
     parts = {
         name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder", "vae")
     }
-    from catalogpose.truepose.pose_encoder import PoseEncoder
-    from catalogpose.truepose.siamese import SourceNet, TargetNet
-
     pipe = TruePosePipeline(
         TargetNet.from_pretrained(parts["unet"], dtype=torch.float16),
         SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float16),
