@@ -20,9 +20,9 @@ STUDIO_SEES = {"catalog", "records", "errors", "pixels"}
 """The studio draws for the others and knows little of them."""
 
 DOORS = {
-    "typer": ("cli.py",),
-    "rich": ("cli.py",),
-    "tqdm": ("cli.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+    "tqdm": ("cli/",),
     "open_clip": ("perception/clip.py",),
     "transformers": ("perception/",),
     "diffusers": ("truepose/", "training/"),
@@ -188,7 +188,7 @@ def test_a_planted_import_is_caught(path: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("cli.py", "from catalogpose.commands.report import write_report"),
+        ("cli/running.py", "from catalogpose.commands.report import write_report"),
         ("commands/report.py", "import pandas as pd"),
         ("training/vae.py", "from catalogpose.studio import draw"),
         ("training/parser.py", "from catalogpose.perception.parser import Parser"),

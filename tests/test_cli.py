@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from catalogpose import __version__, cli, config
+from catalogpose.cli.progress import show_progress
 from catalogpose.commands import generate as generate_command
 from catalogpose.errors import (
     EnvironmentFault,
@@ -284,11 +285,11 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows rate and time left, and one bar a stage."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with cli.show_progress("rows") as progress:
+    with show_progress("rows") as progress:
         progress(0, 4)
         progress(4, 4)
     assert re.search(r"4/4 \[\d\d:\d\d<.* rows/s\]", terminal.text)
-    with cli.show_progress("steps") as progress:
+    with show_progress("steps") as progress:
         progress.stage("vae", 1, 2)
         progress.stage("clip", 1, 3)
     assert "vae:  50%" in terminal.text
@@ -301,7 +302,7 @@ def test_a_log_gets_a_line_now_and_then(
     """One every thirty seconds, and one at the end of each stage."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with cli.show_progress("rows") as progress:
+    with show_progress("rows") as progress:
         for done in range(0, 81, 10):
             progress(done, 100)
             now[0] += 10
@@ -310,7 +311,7 @@ def test_a_log_gets_a_line_now_and_then(
         "60/100 rows, 1.00 a second, 0:00:40 left",
         "80/100 rows, 0.89 a second, 0:00:22 left",
     ]
-    with cli.show_progress("steps") as progress:
+    with show_progress("steps") as progress:
         progress.stage("vae", 5, 10)
         now[0] += 5
         progress.stage("vae", 10, 10)
@@ -322,8 +323,8 @@ def test_a_log_gets_a_line_now_and_then(
 
 def test_a_command_that_did_nothing_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Progress that never began, or went nowhere, leaves no line."""
-    with cli.show_progress("rows"):
+    with show_progress("rows"):
         pass
-    with cli.show_progress("rows") as progress:
+    with show_progress("rows") as progress:
         progress(0, 9)
     assert capsys.readouterr().err == ""
