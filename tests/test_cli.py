@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from catalogpose import __version__, cli, config
+from catalogpose.cli import models
 from catalogpose.cli.progress import show_progress
 from catalogpose.commands import generate as generate_command
 from catalogpose.errors import (
@@ -82,7 +84,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
-    for words in (["--help"], ["generate", "--help"]):
+    for words in (["--help"], ["generate", "--help"], ["model", "push", "--help"]):
         used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         done = subprocess.run(
             [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
@@ -107,11 +109,17 @@ def test_the_version_is_said(call: Call) -> None:
     assert call("--version") == (0, f"catalogpose {__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["parse", "generate", "report", "studio", "train"])
-def test_defaults_equal_those_of_the_options(name: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        *((cli, name) for name in ("parse", "generate", "report", "studio", "train")),
+        *((models, name) for name in ("inspect", "push")),
+    ],
+)
+def test_defaults_equal_those_of_the_options(room: ModuleType, name: str) -> None:
     """Every field is an option of the same name with the same default, and nothing else is."""
     fields = dataclasses.fields(getattr(config, f"{name.title()}Options"))
-    words = dict(inspect.signature(getattr(cli, name)).parameters)
+    words = dict(inspect.signature(getattr(room, name)).parameters)
     assert words.pop("as_json").default is False
     expected = {
         field.name: inspect.Parameter.empty
@@ -253,6 +261,7 @@ def test_a_bug_keeps_its_traceback() -> None:
         (["generate", "--manifest", "m.csv", "--max-failures", "-1"], "--max-failures"),
         (["parse", "--manifest", "m.csv", "--device", "tpu"], "--device"),
         (["train", "--out", "o", "--seed", "-1"], "--seed"),
+        (["model", "push", "o", "no-owner"], "REPO_ID"),
     ],
 )
 def test_a_wrong_option_is_named(call: Call, words: list[str], named: str) -> None:

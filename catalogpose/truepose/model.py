@@ -48,7 +48,9 @@ class ModelCard:
     licence: str = ""
     """The weights' licence."""
     training: Mapping[str, object] = field(default_factory=dict)
-    """Data, hardware, hours and steps of the training, for people."""
+    """Data, hardware, hours and steps of the training, for people. `data` says what was seen and is
+    asked for before a model is published; the model's page also has places for `data_licence`,
+    `datasets` and `base_model` (hub ids) and `measured` (names and figures)."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every safetensors file by its path in the folder; written when the folder is."""
     schema: int = SCHEMA
@@ -65,7 +67,7 @@ def read_card(folder: Path) -> ModelCard:
     if not path.is_file():
         raise UsageError(
             f"{folder} is not a catalogpose model folder: it has no {CARD_NAME}; "
-            "pass --model a folder that `catalogpose train` wrote"
+            "name one that `catalogpose train` wrote"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -86,6 +88,11 @@ def read_card(folder: Path) -> ModelCard:
     sizes = (card.height, card.width, card.steps)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         raise UsageError(f"{path}: height, width and steps must be whole numbers above 0")
+    if not isinstance(card.licence, str):
+        raise UsageError(f"{path}: licence must be a text")
+    for name, value in (("training", card.training), ("weights", card.weights)):
+        if not isinstance(value, dict):
+            raise UsageError(f"{path}: {name} must be an object of names and values")
     return card
 
 

@@ -68,7 +68,7 @@ def test_hashes_are_of_the_files_that_are_there(tmp_path):
 
 def test_a_folder_without_a_card_is_no_model(tmp_path):
     """The message names the folder, the file that it lacks and what to pass instead."""
-    with pytest.raises(UsageError, match="pass --model") as error:
+    with pytest.raises(UsageError, match="name one that") as error:
         read_card(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert CARD_NAME in str(error.value)
@@ -115,6 +115,17 @@ def test_impossible_sizes_are_refused(tmp_path, wrong):
     with pytest.raises(UsageError, match="whole numbers above 0") as error:
         read_card(tmp_path)
     assert str(tmp_path / CARD_NAME) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"licence": 3}, "licence"), ({"training": "long"}, "training"), ({"weights": []}, "weights")],
+)
+def test_fields_of_another_kind_are_refused(tmp_path, wrong, named):
+    """A licence that is no text, or a table that is none, is named with its file."""
+    change(tmp_path, **wrong)
+    with pytest.raises(UsageError, match=f"catalogpose.json: {named} must be"):
+        read_card(tmp_path)
 
 
 def test_weights_are_the_cards(tmp_path):
