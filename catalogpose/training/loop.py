@@ -1,123 +1,180 @@
-"""One loop for every net: seeded by the step, logged, averaged, checkpointed and resumable."""
+"""One loop for every net, on accelerate: seeded by the step, logged, averaged, checkpointed and
+resumable, on one process or many.
+
+`fit` trains. `Schedule` says how long, `Check` what is measured on the way.
+"""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from catalogpose.errors import CatalogposeError
+from catalogpose.catalog.files import write_atomically
+from catalogpose.training.processes import fast_bfloat16, open_accelerator
+from catalogpose.training.schedule import Schedule as Schedule
+from catalogpose.training.schedule import draw_generator
+from catalogpose.training.watch import Report, Watch
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much is done and how much there is."""
 
+LossOf = Callable[[torch.Generator], Mapping[str, Tensor]]
+"""Draws a micro-batch with a generator and returns named losses."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How one net is trained."""
+class Check:
+    """What is measured while a net trains."""
 
-    steps: int
-    """Optimiser steps in all."""
-    batch: int
-    """Pictures or pairs a step."""
-    learning_rate: float
-    """AdamW's highest rate, reached after `warmup` steps."""
-    warmup: int = 100
-    """Steps over which the rate rises from 0."""
-    decay: float = 1.0
-    """Share of the steps, the last ones, with a rate falling along a cosine; 0: it stays."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay."""
-    average: float = 0.0
-    """Decay of the weights' moving average, which is what is kept; 0 keeps the last weights."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient."""
-    seed: int = 0
-    """Seed of the batches, 0 to 2**31 - 1."""
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        start = self.steps * (1 - self.decay)
-        if self.decay == 0 or step < start:
-            return self.learning_rate * warm
-        share = (step - start) / max(1.0, self.steps - start)
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
+    every: int
+    """Steps between two checks, 1 or more; the last step is checked too."""
+    measure: Callable[[int], Mapping[str, float]]
+    """Called with the step number while the net holds its averaged weights and evaluates; returns
+    numbers by name, which go to `validation.csv` and to the trackers."""
 
 
 def autocast(device: str) -> AbstractContextManager[object]:
     """Compute in bfloat16 where that is faster: GPUs, and CPUs that multiply it in hardware."""
-    if (
-        device != "cpu"
-        or torch.cpu._is_amx_tile_supported()
-        or torch.cpu._is_avx512_bf16_supported()
-    ):
+    if device != "cpu" or fast_bfloat16(device):
         return torch.autocast(torch.device(device).type, torch.bfloat16)
     return nullcontext()
+
+
+class _Lesson(nn.Module):
+    """A net and its loss as one module, so that several processes share its gradients."""
+
+    def __init__(self, net: nn.Module, loss_of: LossOf) -> None:
+        """Hold both."""
+        super().__init__()
+        self.net, self.loss_of = net, loss_of
+
+    def forward(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the losses of one micro-batch."""
+        return dict(self.loss_of(generator))
 
 
 class _Run:
     """The state of one training: what a checkpoint holds."""
 
-    def __init__(self, net: nn.Module, schedule: Schedule, folder: Path) -> None:
-        """Start at step 0, or where the checkpoint in `folder` left off."""
-        self.net, self.schedule, self.path = net, schedule, folder / "checkpoint.pt"
+    def __init__(
+        self,
+        net: nn.Module,
+        loss_of: LossOf,
+        schedule: Schedule,
+        path: Path,
+        accelerator: Accelerator,
+    ) -> None:
+        """Start at step 0, or where the checkpoint at `path` left off."""
+        self.net, self.schedule, self.path, self.accelerator = net, schedule, path, accelerator
         self.step = 0
-        self.optimizer = torch.optim.AdamW(
+        adam = torch.optim.AdamW(
             net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
         )
-        self.average = [p.detach().clone() for p in net.parameters()]
-        if self.path.exists():
-            place = next(net.parameters()).device
-            state = torch.load(self.path, map_location=place, weights_only=True)
-            net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average, self.step = list(state["average"]), int(state["step"])
+        saved: dict[str, Any] | None = None
+        if path.exists():
+            # Mapped: several processes of one machine share what they read.
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            net.load_state_dict(saved["net"])
+        self.lesson, self.adam = accelerator.prepare(_Lesson(net, loss_of), adam)
+        self.average = [_wide(p).clone() for p in net.parameters()] if schedule.average else []
+        if saved is not None:
+            adam.load_state_dict(saved["optimizer"])
+            self.step = int(saved["step"])
+            for mean, kept in zip(self.average, saved["average"], strict=False):
+                mean.copy_(kept)
+            if accelerator.scaler is not None and "scaler" in saved:
+                accelerator.scaler.load_state_dict(saved["scaler"])
 
     def save(self) -> None:
-        """Write the checkpoint under a temporary name and move it into place."""
+        """Write the checkpoint under a temporary name, sync it and move it into place."""
         state = {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.adam.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
         }
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.path)  # noqa: PTH105  # atomic on POSIX
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        write_atomically(self.path, lambda file: torch.save(state, file))
 
-    def advance(self, loss: Tensor) -> None:
-        """Take one optimiser step and move the average."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.schedule.clip_norm)
-        self.optimizer.step()
-        self.step += 1
-        # A young average follows fast, so that the random start is forgotten.
-        keep = min(self.schedule.average, self.step / (self.step + 10))
-        current = [p.detach() for p in self.net.parameters()]
-        torch._foreach_lerp_(self.average, current, 1 - keep)
+    def learn(
+        self, accumulation: int, precision: AbstractContextManager[object]
+    ) -> dict[str, Tensor]:
+        """Gather one step's gradient over its micro-batches; return the mean losses."""
+        sums: dict[str, Tensor] = {}
+        self.adam.zero_grad(set_to_none=True)
+        for micro in range(accumulation):
+            lane = self.accelerator.process_index * accumulation + micro
+            generator = draw_generator(self.schedule.seed, self.step, lane)
+            last = micro == accumulation - 1
+            # Processes share their gradients once a step.
+            with nullcontext() if last else self.accelerator.no_sync(self.lesson):
+                with precision:
+                    losses: dict[str, Tensor] = self.lesson(generator)
+                self.accelerator.backward(losses["loss"] / accumulation)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach().float() / accumulation
+        return sums
 
+    def advance(self) -> float:
+        """Take one optimiser step unless the gradient is broken; return the gradient's norm."""
+        parameters = self.net.parameters()
+        norm = float(self.accelerator.clip_grad_norm_(parameters, self.schedule.clip_norm))
+        # A float16 scaler skips a step that overflowed by itself, and must see it to learn.
+        if math.isfinite(norm) or self.accelerator.scaler is not None:
+            for group in self.adam.param_groups:
+                group["lr"] = self.schedule.rate(self.step)
+            self.adam.step()
+            self.step += 1
+            self._move_average()
+        return norm
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        """Draw the averaged weights towards the present ones."""
+        if self.average:
+            # A young average follows fast, so that the random start is forgotten.
+            keep = min(self.schedule.average, self.step / (self.step + 10))
+            current = [_wide(p) for p in self.net.parameters()]
+            torch._foreach_lerp_(self.average, current, 1 - keep)
+
+    @torch.no_grad()
     def install_average(self) -> None:
         """Put the averaged weights into the net."""
-        with torch.no_grad():
-            for parameter, mean in zip(self.net.parameters(), self.average, strict=True):
-                parameter.copy_(mean)
+        for parameter, mean in zip(self.net.parameters(), self.average, strict=False):
+            parameter.copy_(mean)
+
+    @torch.no_grad()
+    def measure(self, check: Check) -> Mapping[str, float]:
+        """Return a check's numbers, measured while the net holds its averaged weights."""
+        current = [p.detach().cpu().clone() for p in self.net.parameters()] if self.average else []
+        self.install_average()
+        self.net.eval()
+        values = check.measure(self.step)
+        for parameter, value in zip(self.net.parameters(), current, strict=False):
+            parameter.copy_(value)
+        self.net.train()
+        return values
+
+
+def _wide(parameter: Tensor) -> Tensor:
+    """Return a weight in float32: in fewer bits a slow average would never move."""
+    return parameter.detach().float()
 
 
 def fit(
     name: str,
     net: nn.Module,
-    loss_of: Callable[[torch.Generator], Mapping[str, Tensor]],
+    loss_of: LossOf,
     schedule: Schedule,
     folder: Path,
     *,
@@ -125,49 +182,52 @@ def fit(
     save_seconds: float = 240.0,
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
+    accelerator: Accelerator | None = None,
+    accumulation: int = 1,
+    check: Check | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Train `net` and return it with averaged weights; a second call goes on where one stopped.
 
     Args:
         name: For progress and errors.
-        net: Trained in place.
-        loss_of: Draws a batch with the generator, which seed and step alone decide, and returns
-            named
-            losses; `loss` is minimised, the others are logged.
+        net: Trained in place; on the device where it shall be trained.
+        loss_of: Draws a micro-batch with a CPU generator, which seed, step, micro-batch and process
+            alone decide (`schedule.place_of`), and returns named losses; `loss` is minimised.
         schedule: Steps, batch and rates.
-        folder: Where `checkpoint.pt` and `loss.csv` lie.
-        device: Where the net is.
+        folder: Where `checkpoint.pt`, `loss.csv` and `validation.csv` lie.
+        device: Where the net is, if no `accelerator` says it.
         save_seconds: Least time between checkpoints and previews.
         preview: Called with the step number after each checkpoint; None: no previews.
         progress: Told the steps done; None: nobody is told.
+        accelerator: Processes, precision, trackers; None: one process, precision of `autocast`.
+        accumulation: Micro-batches a step in each process, 1 or more.
+        check: What is measured on the way; None: nothing.
+        warn: Told, in a line, what looks wrong and does not stop the training; None: nobody is.
 
     Raises:
-        CatalogposeError: If the loss is not a number; the last checkpoint is older than that step.
+        CatalogposeError: If loss or gradient are not finite; the last checkpoint is older.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(net, schedule, folder)
-    started = saved = time.monotonic()
+    made = accelerator or open_accelerator("cpu" if device == "cpu" else "cuda")
+    precision = autocast(device) if accelerator is None else nullcontext()
+    run = _Run(net, loss_of, schedule, folder / "checkpoint.pt", made)
+    watch = Watch(name, run.path, warn)
+    report = Report(name, folder, made, progress)
+    saved = time.monotonic()
     net.train()
-    with (folder / "loss.csv").open("a", encoding="utf-8") as log:
-        while run.step < schedule.steps:
-            generator = torch.Generator().manual_seed((schedule.seed << 32) + run.step)
-            with autocast(device):
-                losses = loss_of(generator)
-            if not torch.isfinite(losses["loss"]):
-                raise CatalogposeError(f"{name}: the loss is not a number at step {run.step}")
-            run.advance(losses["loss"])
-            if run.step % 20 == 0 or run.step == schedule.steps:
-                values = " ".join(
-                    f"{key}={float(value.detach()):.6g}" for key, value in losses.items()
-                )
-                log.write(f"{run.step},{time.monotonic() - started:.1f},{values}\n")
-                log.flush()
-            if progress is not None:
-                progress(name, run.step, schedule.steps)
-            if time.monotonic() - saved > save_seconds or run.step == schedule.steps:
-                run.save()
-                if preview is not None:
-                    preview(run.step)
-                saved = time.monotonic()
+    while run.step < schedule.steps:
+        means = run.learn(accumulation, precision)
+        step, norm = run.step, run.advance()
+        watch.look(step, float(means["loss"]), norm, skips=made.scaler is not None)
+        report.step(run.step, schedule.steps, {**means, "norm": torch.tensor(norm)})
+        last = run.step == schedule.steps
+        if made.is_main_process and (last or time.monotonic() - saved > save_seconds):
+            run.save()
+            if preview is not None:
+                preview(run.step)
+            saved = time.monotonic()
+        if check is not None and (last or run.step % check.every == 0) and made.is_main_process:
+            report.measured(run.step, run.measure(check))
     run.install_average()
+    made.wait_for_everyone()
     return net.eval()

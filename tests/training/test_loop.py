@@ -1,13 +1,28 @@
 """The training loop: schedules, logs, checkpoints and resuming."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from catalogpose.errors import CatalogposeError
-from catalogpose.training.loop import Schedule, fit
+from catalogpose.errors import CatalogposeError, UsageError
+from catalogpose.training.loop import Check, Schedule, fit
+from catalogpose.training.processes import choose_precision, open_accelerator
+from catalogpose.training.schedule import draw_generator, place_of, visited
+from catalogpose.training.watch import Watch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Compute on one thread: nets this small only wait for the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def make_net() -> nn.Linear:
@@ -31,13 +46,17 @@ def train(net: nn.Linear, folder: Path, schedule: Schedule, **options: object) -
     return losses
 
 
-def test_a_killed_training_goes_on_with_the_same_losses(tmp_path: Path) -> None:
-    """A training stopped at a checkpoint and resumed has the losses of one that was not stopped."""
-    schedule = Schedule(steps=40, batch=16, learning_rate=0.05, warmup=5, average=0.9)
-    whole = train(make_net(), tmp_path / "whole", schedule)
+class KilledError(Exception):
+    """Stands for kill -9."""
 
-    class KilledError(Exception):
-        """Stands for kill -9."""
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path, accumulation: int) -> None:
+    """Resumed, it has the losses, the weights and the average of one that was not stopped."""
+    schedule = Schedule(steps=40, batch=48, learning_rate=0.05, warmup=5, average=0.9)
+    whole_net, resumed_net = make_net(), make_net()
+    options = {"accumulation": accumulation}
+    whole = train(whole_net, tmp_path / "whole", schedule, **options)
 
     def kill(name: str, done: int, total: int) -> None:
         """Stop after the checkpoint of step 25."""
@@ -45,10 +64,36 @@ def test_a_killed_training_goes_on_with_the_same_losses(tmp_path: Path) -> None:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(make_net(), tmp_path / "killed", schedule, progress=kill, save_seconds=0.0)
-    resumed = train(make_net(), tmp_path / "killed", schedule)
+        train(make_net(), tmp_path / "killed", schedule, progress=kill, save_seconds=0.0, **options)
+    resumed = train(resumed_net, tmp_path / "killed", schedule, **options)
+    assert len(whole) == 40 * accumulation
+    assert len(set(whole)) == len(whole), "every micro-batch is another"
     assert whole[-len(resumed) :] == resumed
-    assert 0 < len(resumed) <= 15
+    assert 0 < len(resumed) <= 15 * accumulation
+    assert torch.equal(whole_net.weight, resumed_net.weight)
+    ends = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in
+            ("whole", "killed")]  # fmt: skip
+    assert torch.equal(ends[0]["average"][0], ends[1]["average"][0])
+    assert not torch.equal(ends[0]["average"][0], ends[0]["net"]["weight"])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_micro_batches_make_one_batch(tmp_path: Path) -> None:
+    """Gradients of micro-batches are averaged: as many samples at once teach the same."""
+    nets = make_net(), make_net()
+    samples = torch.randn(48, 3, generator=torch.Generator().manual_seed(1))
+    for net, accumulation in zip(nets, (1, 3), strict=True):
+
+        def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+            """Take the share of the samples that the micro-batch's place says."""
+            size = 48 // accumulation  # noqa: B023  # called within this round
+            part = samples.split(size)[place_of(generator)[1]]
+            return {"loss": (net(part).squeeze(1) - part.sum(dim=1)).square().mean()}  # noqa: B023
+
+        schedule = Schedule(steps=5, batch=48, learning_rate=0.05, warmup=1)
+        fit("x", net, loss_of, schedule, tmp_path / str(accumulation), accumulation=accumulation,
+            accelerator=open_accelerator("cpu"))  # fmt: skip
+    assert torch.allclose(nets[0].weight, nets[1].weight, atol=1e-6)
 
 
 def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
@@ -75,7 +120,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
         """Return NaN."""
         return {"loss": net.weight.sum() * float("nan")}
 
-    with pytest.raises(CatalogposeError, match="parser: the loss is not a number at step 0"):
+    with pytest.raises(CatalogposeError, match="parser: the loss is not a number at step 0; "):
         fit("parser", net, broken, Schedule(steps=1, batch=1, learning_rate=0.1), tmp_path)
 
 
@@ -86,3 +131,156 @@ def test_the_rate_rises_and_falls() -> None:
     assert schedule.rate(9) == schedule.rate(49) == 1.0
     assert schedule.rate(75) == pytest.approx(0.5)
     assert schedule.rate(99) < 0.01
+
+
+def test_what_breaks_a_training_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    """A gradient that is not finite is said in one line; the checkpoint and the net stay as good
+    as they were.
+    """
+    net = make_net()
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Have an infinite gradient at step 7."""
+        weight = net.weight.sum()
+        if place_of(generator)[0] == 7:
+            return {"loss": (weight - weight.detach()).abs().sqrt()}
+        return {"loss": weight.square()}
+
+    with pytest.raises(CatalogposeError) as error:
+        fit("x", net, loss_of, Schedule(steps=9, batch=1, learning_rate=0.1), tmp_path,
+            save_seconds=0.0)  # fmt: skip
+    assert "x: the gradient is not finite at step 7; " in str(error.value)
+    assert "\n" not in str(error.value)
+    assert torch.isfinite(net.weight).all()
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 7
+    assert torch.equal(state["net"]["weight"], net.weight)
+
+
+def test_a_spike_is_said_once(tmp_path: Path) -> None:
+    """A loss far above the usual one is a warning, one for many steps; a young one is none."""
+    said: list[str] = []
+    watch = Watch("x", tmp_path / "checkpoint.pt", said.append)
+    for step in range(400):
+        watch.look(step, 9.0 if step in (5, 6) or step >= 300 else 1.0, 1.0, skips=False)
+    assert len(said) == 1
+    assert said[0].startswith("x: at step 30")
+
+
+def test_a_scaler_may_skip_steps_and_not_all(tmp_path: Path) -> None:
+    """Overflowing float16 steps are left out silently until there is nothing else."""
+    watch = Watch("x", tmp_path, None)
+    for step in range(50):
+        watch.look(step, 1.0, float("inf"), skips=True)
+    with pytest.raises(CatalogposeError, match="the gradient is not finite at step 50"):
+        watch.look(50, 1.0, float("inf"), skips=True)
+
+
+def test_checks_see_the_average_and_change_nothing(tmp_path: Path) -> None:
+    """A check runs in evaluation mode on averaged weights; the training goes on as without it."""
+    schedule = Schedule(steps=25, batch=16, learning_rate=0.05, average=0.9)
+    seen: list[Tensor] = []
+    net, plain = make_net(), make_net()
+
+    def measure(step: int) -> dict[str, float]:
+        """Keep the weights."""
+        assert not net.training
+        seen.append(net.weight.detach().clone())
+        return {"step": float(step), "half": step / 2}
+
+    losses = train(net, tmp_path / "a", schedule, check=Check(every=10, measure=measure))
+    assert losses == train(plain, tmp_path / "b", schedule)
+    assert torch.equal(seen[-1], net.weight)
+    assert torch.equal(net.weight, plain.weight)
+    lines = (tmp_path / "a" / "validation.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["step,step,half", "10,10,5", "20,20,10", "25,25,12.5"]
+
+
+def test_every_epoch_meets_every_sample_once() -> None:
+    """Batches of any size, begun anywhere, are parts of one sequence of permutations."""
+    whole = visited(0, 35, 10, seed=3)
+    assert [sorted(whole[i : i + 10]) for i in (0, 10, 20)] == [list(range(10))] * 3
+    assert len({tuple(whole[i : i + 10]) for i in (0, 10, 20)}) == 3
+    parts = [visited(first, 7, 10, seed=3) for first in range(0, 35, 7)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert not np.array_equal(visited(0, 10, 10, seed=4), whole[:10])
+
+
+def test_epochs_become_steps() -> None:
+    """Steps cover the epochs; a schedule says one of both, and its batch splits evenly."""
+    schedule = Schedule(epochs=50, batch=12, learning_rate=1e-5)
+    assert schedule.over(101_966).steps == 424_859
+    assert schedule.over(101_966).over(3) == schedule.over(101_966)
+    assert schedule.share(4) == 3
+    with pytest.raises(UsageError, match="12 cannot be split evenly into 5"):
+        schedule.share(5)
+    for wrong in ({}, {"steps": 1, "epochs": 1.0}):
+        with pytest.raises(UsageError, match="either steps or epochs"):
+            Schedule(batch=1, learning_rate=1.0, **wrong)
+
+
+def test_a_generator_knows_its_place() -> None:
+    """Step and lane are read back, whatever was drawn; every place draws something else."""
+    for place in ((70_000, 9), (0, 0), (2**24 - 1, 255)):
+        generator = draw_generator(2**31 - 1, *place)
+        torch.rand(3, generator=generator)
+        assert place_of(generator) == place
+    drawn = {
+        float(torch.rand(1, generator=draw_generator(*place)))
+        for place in ((5, 7, 0), (5, 7, 1), (5, 8, 0), (6, 7, 0))
+    }
+    assert len(drawn) == 4
+
+
+def test_precisions() -> None:
+    """float16 is refused where it cannot train, the rest becomes accelerate's word."""
+    assert choose_precision("float32", "cpu") == "no"
+    assert choose_precision("bf16", "cpu") == "bf16"
+    assert choose_precision("auto", "cpu") in ("no", "bf16")
+    with pytest.raises(UsageError, match="--precision fp16 needs a GPU"):
+        choose_precision("fp16", "cpu")
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from catalogpose.training.loop import Schedule, fit
+from catalogpose.training.processes import open_accelerator
+from catalogpose.training.schedule import place_of, visited
+torch.manual_seed(int(__import__("os").environ["RANK"]))  # the first process's weights are shared
+net, seen = torch.nn.Linear(3, 1), []
+accelerator = open_accelerator("cpu")
+def loss_of(generator):
+    step, lane = place_of(generator)
+    size = 12 // accelerator.num_processes
+    seen.extend(visited(step * 12 + lane * size, size, 40, 0).tolist())
+    batch = torch.eye(3).repeat(14, 1)[seen[-size:]] + torch.tensor(seen[-size:])[:, None] / 40
+    return {"loss": (net(batch).squeeze(1) - batch.sum(dim=1)).square().mean()}
+fit("x", net, loss_of, Schedule(steps=20, batch=12, learning_rate=0.05, average=0.9),
+    Path(sys.argv[1]), accelerator=accelerator)
+torch.save((net.weight.data, seen), f"{sys.argv[1]}/{accelerator.process_index}.out")
+accelerator.end_training()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_net(tmp_path: Path) -> None:
+    """Both end with the same weights, met different samples, and one process would have met them
+    all.
+    """
+    script = tmp_path / "two.py"
+    script.write_text(TWO, encoding="utf-8")
+    for count in (2, 1):
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+             str(count), str(script), str(tmp_path / str(count))],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (first, seen_first), (second, seen_second), (alone, seen_alone) = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("2/0.out", "2/1.out", "1/0.out")
+    )
+    assert torch.equal(first, second)
+    assert sorted(seen_first + seen_second) == sorted(seen_alone)
+    assert torch.allclose(first, alone, atol=1e-5)

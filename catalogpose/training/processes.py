@@ -1,0 +1,94 @@
+"""accelerate's door: how many processes train together, in which precision, and who is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    is_tensorboard_available,
+)
+
+from catalogpose.errors import UsageError
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one that writes a checkpoint or validates."""
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Say whether a device multiplies bfloat16 in hardware."""
+    if device == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """Return accelerate's word, `no`, `bf16` or `fp16`, for one of `config.PRECISIONS`.
+
+    Raises:
+        UsageError: If the device cannot train so.
+    """
+    if precision == "auto":
+        if fast_bfloat16(device):
+            return "bf16"
+        return "no" if device == "cpu" else "fp16"
+    if precision == "fp16" and device == "cpu":
+        raise UsageError("--precision fp16 needs a GPU; bf16 and float32 work on a CPU")
+    return "no" if precision == "float32" else precision
+
+
+def process_count() -> int:
+    """Return the number of processes that a launcher started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Say whether this process speaks and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_accelerator(
+    device: str, precision: str = "no", trackers: Path | None = None
+) -> Accelerator:
+    """Join the processes that train together; one where no launcher started several.
+
+    Args:
+        device: `cpu` or `cuda`; with several processes each takes its own GPU.
+        precision: `no`, `bf16` or `fp16`.
+        trackers: Folder for tensorboard's files, if it is installed; None: nobody is told.
+    """
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        # accelerate keeps the first precision for a process's life; another net may want another.
+        AcceleratorState._reset_state()
+    told = ["tensorboard"] if trackers is not None and is_tensorboard_available() else []
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=precision,
+        log_with=told or None,
+        project_config=ProjectConfiguration(
+            project_dir=None if trackers is None else str(trackers),
+            logging_dir=None if trackers is None else str(trackers),
+        ),
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        ],
+    )
+
+
+@contextmanager
+def closing_accelerator(accelerator: Accelerator) -> Iterator[Accelerator]:
+    """End trackers and the process group when the block ends."""
+    try:
+        yield accelerator
+    finally:
+        accelerator.end_training()
