@@ -6,7 +6,8 @@ Modules keep the names that Stable Diffusion's weights have.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,30 @@ from torch import Tensor, nn
 
 from catalogpose.truepose.attention import cross_attention, merge_heads, split_heads
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """How TargetNet takes in the source: the paper's way, or one of its ablations (Table 2)."""
+
+    source: Literal["hpfa", "hpfa-literal", "concat", "clip-mlp"]
+    """Where keys and values come from. `hpfa`: F' + H' (ours); `hpfa-literal`: H' alone, as Eq. 8
+    says; `concat`: F' behind the keys of the self-attention, as in AnimateAnyone; `clip-mlp`: an
+    MLP of every region's CLIP embedding, without SourceNet."""
+    caa: bool
+    """Whether attn2 attends to the overlooked regions (Eq. 9); if not, its bias alone remains."""
+
+
+FUSIONS = {
+    "hpfa+caa": Fusion(source="hpfa", caa=True),
+    "hpfa": Fusion(source="hpfa", caa=False),
+    "concat+caa": Fusion(source="concat", caa=True),
+    "concat": Fusion(source="concat", caa=False),
+    "clip-mlp": Fusion(source="clip-mlp", caa=False),
+    "hpfa-literal+caa": Fusion(source="hpfa-literal", caa=True),
+}
+"""By the name that a net's configuration has: the full model, the paper's B3, B4, B2 and B1, and
+Eq. 8 to the letter."""
 
 
 class ParsingGuidedFusion(nn.Module):
@@ -30,26 +55,76 @@ class ParsingGuidedFusion(nn.Module):
         self.to_out = nn.Linear(channels, channels, bias=False)
         nn.init.zeros_(self.to_out.weight)
 
-    def forward(self, hidden: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return F~ - F (B, N, C) for hidden F (B, N, C) and K_h, V_h (B, h, N', d)."""
-        query = split_heads(self.to_q(self.norm(hidden)), self.heads)
-        fused: Tensor = self.to_out(merge_heads(cross_attention(query, key, value)))
+    def query(self, hidden: Tensor) -> Tensor:
+        """Return Q of Eq. 8, (B, h, N, d), for hidden F (B, N, C)."""
+        return split_heads(self.to_q(self.norm(hidden)), self.heads)
+
+    def forward(self, query: Tensor, layer: LayerConditions) -> Tensor:
+        """Return F~ - F (B, N, C) for Q and the layer's K_h, V_h (B, h, N', d)."""
+        found = cross_attention(query, layer.key, layer.value, layer.key_valid)
+        fused: Tensor = self.to_out(merge_heads(found))
         return fused
+
+
+class BiasAttention(nn.Module):
+    """Cross-attention to nothing: its output bias alone, under the name it has there."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the bias (channels,), zero until weights load."""
+        super().__init__()
+        holder = nn.Module()
+        holder.register_parameter("bias", nn.Parameter(torch.zeros(channels)))
+        self.to_out = nn.ModuleList([holder])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the bias, which broadcasts over (B, N, C)."""
+        return self.to_out[0].get_parameter("bias").expand_as(hidden)
 
 
 class TargetBlock(nn.Module):
     """A transformer block of TargetNet: self-attention, HPFA, CAA, feed-forward."""
 
-    def __init__(self, block: Any, index: int) -> None:
+    def __init__(self, block: Any, index: int, fusion: Fusion, clip_width: int) -> None:
         """Take over a `BasicTransformerBlock`; `index` says which conditions are its own."""
         super().__init__()
-        self.index = index
+        self.index, self.fusion = index, fusion
         self.norm1, self.attn1, self.norm2 = block.norm1, block.attn1, block.norm2
         self.attn2, self.norm3, self.ff = block.attn2, block.norm3, block.ff
-        self.hpfa = ParsingGuidedFusion(block.norm1.normalized_shape[0], block.attn1.heads)
+        channels = block.norm1.normalized_shape[0]
+        if not fusion.caa:
+            self.attn2, self.norm2 = BiasAttention(channels), nn.Identity()
+        if fusion.source != "concat":
+            self.hpfa = ParsingGuidedFusion(channels, block.attn1.heads)
+        if fusion.source == "clip-mlp":
+            hidden = nn.Linear(clip_width, channels)
+            self.from_clip = nn.Sequential(hidden, nn.SiLU(), nn.Linear(channels, channels))
+
+    def _beside(self, normed: Tensor, layer: LayerConditions) -> Tensor:
+        """Self-attention with the source's keys behind its own (B2 and B4; AnimateAnyone)."""
+        attn, valid = self.attn1, layer.key_valid
+        assert valid is not None  # TargetNet.condition sets it for this fusion
+        query, key, value = (
+            split_heads(to(normed), attn.heads) for to in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        every = torch.cat([valid.new_ones(normed.shape[:2]), valid], dim=1)
+        key, value = torch.cat([key, layer.key], dim=2), torch.cat([value, layer.value], dim=2)
+        output: Tensor = attn.to_out[0](merge_heads(cross_attention(query, key, value, every)))
+        return output
+
+    def _attend(self, hidden: Tensor, layer: LayerConditions, skip: int) -> Tensor:
+        """Self-attention (B, N, C); the rows behind the first `skip` may see the source in it."""
+        normed = self.norm1(hidden)
+        if self.fusion.source != "concat":
+            attended: Tensor = self.attn1(normed)
+            return attended
+        with_c = self._beside(normed[skip:], layer)
+        return torch.cat([self.attn1(normed[:skip]), with_c]) if skip else with_c
 
     def _overlooked(self, hidden: Tensor, layer: LayerConditions) -> Tensor:
         """CAA (Eq. 9): attend to the overlooked regions' embeddings through attn2."""
+        if layer.region_key is None or layer.region_value is None:
+            bias: Tensor = self.attn2(hidden)
+            return bias
         query = split_heads(self.attn2.to_q(self.norm2(hidden)), self.attn2.heads)
         found = cross_attention(query, layer.region_key, layer.region_value, layer.region_valid)
         output: Tensor = self.attn2.to_out[0](merge_heads(found))
@@ -73,29 +148,19 @@ class TargetBlock(nn.Module):
         """
         conditions: Conditions = cross_attention_kwargs["conditions"]
         layer, skip = conditions.layers[self.index], conditions.unconditional
-        hidden = hidden_states + self.attn1(self.norm1(hidden_states))
+        hidden = hidden_states + self._attend(hidden_states, layer, skip)
         with_c = hidden[skip:]
-        with_c = with_c + self.hpfa(with_c, layer.key, layer.value)
+        if self.fusion.source != "concat":
+            query = self.hpfa.query(with_c)
+            if conditions.seen is not None:
+                conditions.seen.append((self.index, query))
+            with_c = with_c + self.hpfa(query, layer)
         with_c = with_c + self._overlooked(with_c, layer)
         # With C = 0 HPFA adds nothing and attn2 its bias alone (Eq. 11's unconditional half).
-        hidden = torch.cat([hidden[:skip] + self.attn2.to_out[0].bias, with_c]) if skip else with_c
+        bias = self.attn2.to_out[0].bias
+        hidden = torch.cat([hidden[:skip] + bias, with_c]) if skip else with_c
         output: Tensor = hidden + self.ff(self.norm3(hidden))
         return output
-
-
-class BiasAttention(nn.Module):
-    """Cross-attention to nothing: its output bias alone, under the name it has there."""
-
-    def __init__(self, channels: int) -> None:
-        """Make the bias (channels,), zero until weights load."""
-        super().__init__()
-        holder = nn.Module()
-        holder.register_parameter("bias", nn.Parameter(torch.zeros(channels)))
-        self.to_out = nn.ModuleList([holder])
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return the bias, which broadcasts over (B, N, C)."""
-        return self.to_out[0].get_parameter("bias").expand_as(hidden)
 
 
 class SourceBlock(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -30,24 +30,52 @@ class LayerConditions:
     """C = {F', F_clip} as one layer of TargetNet attends to it; the same at every step."""
 
     key: Tensor
-    """K_h of Eq. 8, (B, h, N, d)."""
+    """K_h of Eq. 8, (B, h, N, d); with another fusion the keys that take their place."""
     value: Tensor
-    """V_h of Eq. 8, (B, h, N, d)."""
-    region_key: Tensor
-    """K_clip of Eq. 9, (B, h, K, d)."""
-    region_value: Tensor
+    """V_h of Eq. 8, (B, h, N, d); with another fusion the values that take their place."""
+    key_valid: Tensor | None = None
+    """bool (B, N): False keys are never attended. None: all are, and zeros stand for C = 0."""
+    region_key: Tensor | None = None
+    """K_clip of Eq. 9, (B, h, K, d); None without CAA, as are the next two."""
+    region_value: Tensor | None = None
     """V_clip of Eq. 9, (B, h, K, d)."""
-    region_valid: Tensor
+    region_valid: Tensor | None = None
     """bool (B, K): False where the source has fewer than K regions."""
 
     def dropped(self, keep: Tensor) -> LayerConditions:
-        """Set C to zero in the rows of bool `keep` (B,) that are False (Eq. 10); all four must
-        vanish for C = 0.
-        """
+        """Set C to zero in the rows of bool `keep` (B,) that are False (Eq. 10)."""
         factor = keep.to(self.key.dtype)[:, None, None, None]
-        names = ("key", "value", "region_key", "region_value")
-        scaled = {name: getattr(self, name) * factor for name in names}
-        return LayerConditions(**scaled, region_valid=self.region_valid)
+
+        def scaled(tensor: Tensor | None) -> Tensor | None:
+            """Zero the rows to drop."""
+            return None if tensor is None else tensor * factor
+
+        valid = self.key_valid
+        return LayerConditions(
+            key=self.key * factor,
+            value=self.value * factor,
+            key_valid=None if valid is None else valid & keep[:, None],
+            region_key=scaled(self.region_key),
+            region_value=scaled(self.region_value),
+            region_valid=self.region_valid,
+        )
+
+    @classmethod
+    def joined(cls, layers: Sequence[LayerConditions]) -> LayerConditions:
+        """Join conditions of the same layer along the batch."""
+        found = {
+            field.name: [getattr(layer, field.name) for layer in layers] for field in fields(cls)
+        }
+        return cls(**{n: None if v[0] is None else torch.cat(v) for n, v in found.items()})
+
+    def expanded(self, times: int) -> LayerConditions:
+        """Repeat the batch; a batch of one as a view, so that its poses share one memory."""
+        if len(self.key) > 1:
+            return LayerConditions.joined([self] * times)
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return LayerConditions(
+            **{n: None if v is None else v.expand(times, *v.shape[1:]) for n, v in found.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +86,18 @@ class Conditions:
     """One a transformer block."""
     unconditional: int = 0
     """How many leading rows of the target's batch run with C = 0, for which nothing is computed."""
+    seen: list[tuple[int, Tensor]] | None = None
+    """Where training collects (index of the block, HPFA's queries (B, h, N, d)) of a pass, to
+    supervise its attention; None: nobody looks."""
 
     @classmethod
     def stack(cls, conditions: Sequence[Conditions], *, unconditional: int = 0) -> Conditions:
         """Join conditions along the batch, so that pictures of several sources share a batch."""
-        names = [field.name for field in fields(LayerConditions)]
-        count = len(conditions)
         if all(c is conditions[0] for c in conditions):
-            # Poses of one source share its keys and values without a copy.
-            layers = [
-                LayerConditions(**{name: _expand(getattr(layer, name), count) for name in names})
-                for layer in conditions[0].layers
-            ]
-            return cls(layers=layers, unconditional=unconditional)
-        layers = [
-            LayerConditions(
-                **{name: torch.cat([getattr(layer, name) for layer in same]) for name in names}
-            )
-            for same in zip(*(c.layers for c in conditions), strict=True)
-        ]
+            layers = [layer.expanded(len(conditions)) for layer in conditions[0].layers]
+        else:
+            pairs = zip(*(c.layers for c in conditions), strict=True)
+            layers = [LayerConditions.joined(same) for same in pairs]
         return cls(layers=layers, unconditional=unconditional)
 
     def repeated(self, times: int) -> Conditions:
@@ -86,11 +107,8 @@ class Conditions:
     def dropped(self, keep: Tensor) -> Conditions:
         """Set C to zero in the rows where bool `keep` (B,) is False (Eq. 10)."""
         layers = [layer.dropped(keep) for layer in self.layers]
-        return Conditions(layers=layers, unconditional=self.unconditional)
+        return replace(self, layers=layers)
 
-
-def _expand(tensor: Tensor, times: int) -> Tensor:
-    """Repeat (1, ...) along the batch as a view; a larger batch is copied."""
-    if len(tensor) == 1:
-        return tensor.expand(times, *tensor.shape[1:])
-    return torch.cat([tensor] * times)
+    def watched(self, seen: list[tuple[int, Tensor]] | None) -> Conditions:
+        """Have HPFA's queries collected in `seen` from now on; None: no longer."""
+        return replace(self, seen=seen)

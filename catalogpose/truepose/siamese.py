@@ -26,9 +26,12 @@ from catalogpose.truepose.attention import (
     reweighted_attention,
     split_heads,
 )
-from catalogpose.truepose.blocks import PosedConv, SourceBlock, TargetBlock
+from catalogpose.truepose.blocks import FUSIONS, PosedConv, SourceBlock, TargetBlock
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 from catalogpose.truepose.regions import label_grid, selection_mask
+
+OWN_PARTS = (".hpfa.", ".from_clip.", "region_proj.")
+"""What names of weights hold that no plain UNet has."""
 
 
 def _transformers(unet: UNet2DConditionModel) -> Iterator[tuple[int, Any]]:
@@ -63,9 +66,7 @@ class _SiameseNet(UNet2DConditionModel):  # type: ignore[misc]  # diffusers ship
             raise ValueError("only UNets with one block a transformer can be started from")
         net = cls(**plain, **options)
         missing, _ = net.load_state_dict(unet.state_dict(), strict=False)
-        foreign = [
-            name for name in missing if ".hpfa." not in name and not name.startswith("region_proj")
-        ]
+        foreign = [name for name in missing if not any(part in name for part in OWN_PARTS)]
         if foreign:
             raise ValueError(
                 f"the UNet lacks {len(foreign)} weights, the first of them {foreign[0]}"
@@ -105,6 +106,15 @@ class SourceNet(_SiameseNet):
         return [found["layers"][index] for index in sorted(found["layers"])]
 
 
+def _project(attention: Any, tokens: Tensor) -> dict[str, Tensor]:
+    """Return an attention's keys and values (B, h, T, d) of tokens (B, T, C)."""
+    heads = attention.heads
+    return {
+        "key": split_heads(attention.to_k(tokens), heads),
+        "value": split_heads(attention.to_v(tokens), heads),
+    }
+
+
 def choose_regions(
     layers: Sequence[SourceLayer], regions: Tensor, total: int, count: int = 2
 ) -> list[Tensor]:
@@ -138,7 +148,7 @@ class TargetNet(_SiameseNet):
         self,
         *,
         clip_width: int = 768,
-        hpfa_residual: bool = True,
+        fusion: str = "hpfa+caa",
         delta: float = 0.6,
         sigma: float = 0.3,
         region_count: int = 2,
@@ -148,24 +158,32 @@ class TargetNet(_SiameseNet):
 
         Args:
             clip_width: Width of a region's CLIP embedding.
-            hpfa_residual: Whether K_h and V_h project F' + H' (ours) or H' alone, as Eq. 8 says.
+            fusion: One of `FUSIONS`: how the source comes in.
             delta: Of Eq. 6.
             sigma: Of Eq. 6.
             region_count: K of Eq. 9.
             **unet: Options of `UNet2DConditionModel`.
+
+        Raises:
+            ValueError: If there is no such fusion.
         """
+        if fusion not in FUSIONS:
+            raise ValueError(f"unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
         super().__init__(**unet)
         self.register_to_config(
             clip_width=clip_width,
-            hpfa_residual=hpfa_residual,
+            fusion=fusion,
             delta=delta,
             sigma=sigma,
             region_count=region_count,
         )
         for index, (_, transformer) in enumerate(_transformers(self)):
-            block = TargetBlock(transformer.transformer_blocks[0], index)
+            block = TargetBlock(
+                transformer.transformer_blocks[0], index, FUSIONS[fusion], clip_width
+            )
             transformer.transformer_blocks = nn.ModuleList([block])
-        self.region_proj = nn.Linear(clip_width, self.config.cross_attention_dim)
+        if FUSIONS[fusion].caa:
+            self.region_proj = nn.Linear(clip_width, self.config.cross_attention_dim)
         # A change of class keeps the convolution's weights and their names.
         self.conv_in.__class__ = PosedConv
 
@@ -186,44 +204,54 @@ class TargetNet(_SiameseNet):
         Args:
             layers: What SourceNet gave.
             mask: M, bool (B, H, W): the source regions that the target pose shows.
-            embeddings: F_clip, (B, L, D), unit length; any finite value where there is none.
+            embeddings: F_clip, (B, L, D), unit length; zero where a region has none.
             chosen: int64 (B, K) a layer, from `choose_regions`.
         """
-        tokens = self.region_proj(embeddings.to(self.region_proj.weight.dtype))
         return Conditions(
             layers=[
-                self._condition_layer(block, layer, mask, tokens, regions)
+                LayerConditions(
+                    **self._source_keys(block, layer, mask, embeddings),
+                    **self._region_keys(block, embeddings, regions),
+                )
                 for block, layer, regions in zip(self._blocks(), layers, chosen, strict=True)
             ]
         )
 
-    def _condition_layer(
-        self, block: TargetBlock, layer: SourceLayer, mask: Tensor, tokens: Tensor, chosen: Tensor
-    ) -> LayerConditions:
-        """Compute one layer's conditions; see `condition`."""
-        selected = selection_mask(mask, layer.size)
+    def _source_keys(
+        self, block: TargetBlock, layer: SourceLayer, mask: Tensor, embeddings: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the keys and values that stand for the source in one layer; see `condition`."""
+        if block.fusion.source == "concat":
+            everywhere = mask.new_ones(layer.hidden.shape[:2])
+            return {**_project(block.attn1, layer.hidden), "key_valid": everywhere}
+        if block.fusion.source == "clip-mlp":
+            features = block.from_clip(embeddings.to(layer.hidden.dtype))
+            return {**_project(block.hpfa, features), "key_valid": embeddings.any(dim=-1)}
         fused = merge_heads(
             reweighted_attention(
                 layer.query,
                 layer.key,
                 layer.value,
-                selected,
+                selection_mask(mask, layer.size),
                 delta=self.config.delta,
                 sigma=self.config.sigma,
             )
         )
-        if self.config.hpfa_residual:
-            fused = layer.hidden + fused
-        index = chosen.clamp(min=0)[..., None].expand(-1, -1, tokens.shape[-1])
-        picked = tokens.gather(1, index)
-        heads, caa = block.hpfa.heads, block.attn2
-        return LayerConditions(
-            key=split_heads(block.hpfa.to_k(fused), heads),
-            value=split_heads(block.hpfa.to_v(fused), heads),
-            region_key=split_heads(caa.to_k(picked), caa.heads),
-            region_value=split_heads(caa.to_v(picked), caa.heads),
-            region_valid=chosen >= 0,
-        )
+        literal = block.fusion.source == "hpfa-literal"
+        return _project(block.hpfa, fused if literal else layer.hidden + fused)
+
+    def _region_keys(
+        self, block: TargetBlock, embeddings: Tensor, chosen: Tensor
+    ) -> dict[str, Tensor]:
+        """Return CAA's keys and values of one layer, nothing where the fusion has no CAA."""
+        if not block.fusion.caa:
+            return {}
+        index = chosen.clamp(min=0)[..., None].expand(-1, -1, embeddings.shape[-1])
+        picked = embeddings.gather(1, index).to(self.region_proj.weight.dtype)
+        found = _project(block.attn2, self.region_proj(picked))
+        return {f"region_{name}": tensor for name, tensor in found.items()} | {
+            "region_valid": chosen >= 0
+        }
 
     def forward(
         self, latent: Tensor, timestep: Tensor, pose: Tensor, conditions: Conditions
@@ -248,7 +276,7 @@ class TargetNet(_SiameseNet):
 
 
 def load_stable_diffusion(
-    name: str, clip_width: int = 768, hpfa_residual: bool = True, **options: Any
+    name: str, clip_width: int = 768, fusion: str = "hpfa+caa", **options: Any
 ) -> tuple[TargetNet, SourceNet]:
     """Start both nets from a Stable Diffusion 1.5 UNet: hub id or folder, safetensors.
 
@@ -256,11 +284,11 @@ def load_stable_diffusion(
         name: A folder with a `unet` subfolder, or a hub id such as
             `stable-diffusion-v1-5/stable-diffusion-v1-5`.
         clip_width: Width of a region's CLIP embedding.
-        hpfa_residual: See `TargetNet`.
+        fusion: See `TargetNet`.
         **options: Passed to `UNet2DConditionModel.from_pretrained`, such as `dtype`.
     """
     unet = UNet2DConditionModel.from_pretrained(
         name, subfolder="unet", use_safetensors=True, **options
     )
-    target = TargetNet.start_from(unet, clip_width=clip_width, hpfa_residual=hpfa_residual)
+    target = TargetNet.start_from(unet, clip_width=clip_width, fusion=fusion)
     return target, SourceNet.start_from(unet)

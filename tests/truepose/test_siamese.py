@@ -43,7 +43,7 @@ def no_context(batch: int) -> Tensor:
 def test_both_nets_start_from_a_folder(unet, tmp_path):
     """A pipeline folder's `unet` in safetensors gives both nets its weights, all of them used."""
     unet.save_pretrained(tmp_path / "unet", safe_serialization=True)
-    target, source = load_stable_diffusion(str(tmp_path), clip_width=12, hpfa_residual=False)
+    target, source = load_stable_diffusion(str(tmp_path), clip_width=12, fusion="hpfa-literal+caa")
     plain, of_target, of_source = (net.state_dict() for net in (unet, target, source))
     added = set(of_target) - set(plain)
     assert all(".hpfa." in name or name.startswith("region_proj.") for name in added)
@@ -51,7 +51,7 @@ def test_both_nets_start_from_a_folder(unet, tmp_path):
     assert set(of_source) <= set(plain)
     assert all(torch.equal(of_target[name], plain[name]) for name in plain)
     assert all(torch.equal(of_source[name], plain[name]) for name in of_source)
-    assert (target.config.clip_width, target.config.hpfa_residual) == (12, False)
+    assert (target.config.clip_width, target.config.fusion) == (12, "hpfa-literal+caa")
     assert source.config.timestep == 0
 
 
@@ -195,10 +195,10 @@ def test_features_do_not_depend_on_the_shown_labels(awake, scene):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("residual", [False, True])
-def test_hpfa_projects_what_the_option_says(unet, scene, residual):
+@pytest.mark.parametrize("fusion", ["hpfa-literal+caa", "hpfa+caa"])
+def test_hpfa_projects_what_the_option_says(unet, scene, fusion):
     """K_h and V_h project H' alone (Eq. 8 to the letter) or F' + H' (ours, the default)."""
-    target = TargetNet.start_from(unet, clip_width=12, hpfa_residual=residual)
+    target = TargetNet.start_from(unet, clip_width=12, fusion=fusion)
     source = SourceNet.start_from(unet)
     layers = source(scene.source)
     mask = (scene.labels > 0) & (scene.labels <= 3)
@@ -206,7 +206,7 @@ def test_hpfa_projects_what_the_option_says(unet, scene, residual):
     layer, hpfa = layers[4], target.up_blocks[1].attentions[0].transformer_blocks[0].hpfa
     selected = selection_mask(mask, layer.size)
     fused = merge_heads(reweighted_attention(layer.query, layer.key, layer.value, selected))
-    expected = layer.hidden + fused if residual else fused
+    expected = fused if "literal" in fusion else layer.hidden + fused
     torch.testing.assert_close(found.key, split_heads(hpfa.to_k(expected), 2))
     torch.testing.assert_close(found.value, split_heads(hpfa.to_v(expected), 2))
 
@@ -215,14 +215,16 @@ def test_the_papers_settings_are_the_default(nets):
     """Delta, sigma, K and the residual are on record in the configuration."""
     config = nets[0].config
     assert (config.delta, config.sigma, config.region_count) == (0.6, 0.3, 2)
-    assert config.hpfa_residual is True
+    assert config.fusion == "hpfa+caa"
 
 
 @torch.no_grad()
 def test_the_strengths_of_equation_6_are_the_nets_own(unet, scene):
     """Delta and sigma of the configuration decide how the source is reweighted."""
     source = SourceNet.start_from(unet)
-    target = TargetNet.start_from(unet, clip_width=12, hpfa_residual=False, delta=0.9, sigma=0.1)
+    target = TargetNet.start_from(
+        unet, clip_width=12, fusion="hpfa-literal+caa", delta=0.9, sigma=0.1
+    )
     layer = source(scene.source)[0]
     selected = selection_mask((scene.labels > 0) & (scene.labels <= 3), layer.size)
     arguments = (layer.query, layer.key, layer.value, selected)
@@ -340,14 +342,14 @@ def test_a_step_under_autocast(awake, scene):
 @torch.no_grad()
 def test_nets_survive_the_disk(unet, scene, wake, tmp_path):
     """Saved nets load with their own options and paint the same."""
-    target = TargetNet.start_from(unet, clip_width=12, hpfa_residual=False)
+    target = TargetNet.start_from(unet, clip_width=12, fusion="hpfa-literal+caa")
     source = SourceNet.start_from(unet, timestep=7)
     wake(target)
     for net, name in ((target, "target"), (source, "source")):
         net.save_pretrained(tmp_path / name)
     again = TargetNet.from_pretrained(tmp_path / "target")
     source_again = SourceNet.from_pretrained(tmp_path / "source")
-    assert (again.config.clip_width, again.config.hpfa_residual) == (12, False)
+    assert (again.config.clip_width, again.config.fusion) == (12, "hpfa-literal+caa")
     assert source_again.config.timestep == 7
     outputs = [
         t(scene.noisy, TIME, scene.pose, scene.conditions(t, s))
