@@ -52,7 +52,7 @@ def paint_hat(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
     yield Tube(start=figure.on_head(*scaled((0, high, -0.010), size)), label=label,
                texture=texture, end=figure.on_head(*scaled((0, low, -0.004), size)),
                profile=shape, turn=figure.head_turn, order=HEAD + 0.15, round_start=False,
-               round_end=False, lower=WHOLE, shadow=0.4)  # fmt: skip
+               round_end=False, lower=WHOLE, shadow=0.4, part="hat")  # fmt: skip
     if style == "beanie":
         fold = weave(
             garment.cloth, Panel(kind="small", around=0.36, length=0.03, hem=True), dressing.density
@@ -61,7 +61,7 @@ def paint_hat(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
                    texture=fold, end=figure.on_head(*scaled((0, low - 0.008, -0.003), size)),
                    turn=figure.head_turn, profile=_band(0.0575 * size, 0.0655 * size),
                    order=HEAD + 0.16, upper=EDGE, lower=WHOLE, round_start=False, round_end=False,
-                   shadow=0.3)  # fmt: skip
+                   shadow=0.3, part="hat fold")  # fmt: skip
         return
     brim = {"cap": 0.0, "brimmed hat": 0.118, "bucket hat": 0.080}[style] * size
     if brim:
@@ -71,7 +71,7 @@ def paint_hat(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
                    turn=figure.head_turn,
                    profile=np.array([(0, 0.058 * size, 0.066 * size), (1, brim, brim)], np.float32),
                    order=HEAD + 0.14, upper=EDGE, lower=WHOLE, round_start=False, round_end=False,
-                   shadow=0.4)  # fmt: skip
+                   shadow=0.4, part="brim")  # fmt: skip
     else:
         yield from _paint_visor(dressing, garment, low)
 
@@ -91,7 +91,7 @@ def _paint_visor(dressing: Dressing, garment: Garment, low: float) -> Iterator[T
                profile=shape, texture=plain_texture(_dark(garment.cloth.colours[0], 0.88)),
                turn=figure.head_turn, upper=np.where(angles < 1.1, 0, 2).astype(np.float32),
                lower=WHOLE, order=HEAD + 0.2, round_start=False, round_end=False,
-               shadow=0.2)  # fmt: skip
+               shadow=0.2, part="visor")  # fmt: skip
 
 
 def paint_scarf(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
@@ -108,7 +108,7 @@ def paint_scarf(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
     shape[:, 1:] *= np.float32(size)
     yield Tube(start=figure.on_torso(-0.10), end=figure.on_torso(0.10), profile=shape,
                texture=ring, label=label, turn=figure.turn, order=TRUNK + 0.7, round_start=False,
-               round_end=False, upper=EDGE, lower=WHOLE, shadow=0.35)  # fmt: skip
+               round_end=False, upper=EDGE, lower=WHOLE, shadow=0.35, part="scarf")  # fmt: skip
     ends = weave(garment.cloth, Panel(kind="small", around=0.12, length=0.16), dressing.density)
     for side, down in ((1, 0.62), (-1, 0.48)):
         start = figure.on_torso(0.06, side * 0.022 * size, 0.058 * size)
@@ -116,7 +116,8 @@ def paint_scarf(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
         seen = np.cos(figure.turn) > -0.15
         yield Tube(start=start, end=stop, texture=ends, label=label, turn=figure.turn,
                    round_end=False, profile=limb_profile(0.018 * size, 0.022 * size), lower=WHOLE,
-                   order=TRUNK + 0.68 if seen else UNDER)  # fmt: skip
+                   order=TRUNK + 0.68 if seen else UNDER,
+                   part="left scarf end" if side > 0 else "right scarf end")  # fmt: skip
 
 
 def paint_bag(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
@@ -149,17 +150,19 @@ def paint_bag(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
     shape[:, 1:] *= np.float32(size)
     label, trim = LABEL_ID["bag"], plain_texture(_dark(garment.cloth.colours[0], 0.72))
     if in_hand:
-        for side in (-1, 1):
+        for side, part in ((-1, "back handle"), (1, "front handle")):
             foot = top + figure.torso @ np.array([0, 0, side * wide * 0.55 * size], np.float32)
             yield Tube(start=grip, end=foot, texture=trim, label=label, order=order - 0.0001,
-                       profile=limb_profile(0.0045, 0.0045), shadow=0.1)  # fmt: skip
+                       profile=limb_profile(0.0045, 0.0045), shadow=0.1, part=part,
+                       facing=figure.turn)  # fmt: skip
         turn = figure.turn + np.pi / 2
     else:
         yield from _paint_strap(dressing, trim, top)
         turn = figure.turn
     yield Tube(start=top, end=end, profile=shape, label=label, turn=turn, round_start=False,
                texture=weave(garment.cloth, panel, dressing.density), order=order,
-               round_end=False, upper=EDGE, lower=WHOLE, shadow=0.35, gloss=0.08)  # fmt: skip
+               round_end=False, upper=EDGE, lower=WHOLE, shadow=0.35, gloss=0.08,
+               part="bag")  # fmt: skip
 
 
 def _paint_strap(dressing: Dressing, trim: Texture, top: Floats) -> Iterator[Tube]:
@@ -171,10 +174,12 @@ def _paint_strap(dressing: Dressing, trim: Texture, top: Floats) -> Iterator[Tub
                  figure.on_torso(0.36, -0.012 * size, 0.080 * front * size * build),
                  figure.on_torso(0.66, 0.052 * size, 0.062 * front * size * build),
                  top]  # fmt: skip
-        for start, end in pairwise(stops):
+        side = "front" if front > 0 else "back"
+        for number, (start, end) in enumerate(pairwise(stops), 1):
             yield Tube(start=start, end=end, texture=trim, label=LABEL_ID["bag"],
                        profile=limb_profile(0.0055 * size, 0.0055 * size), shadow=0.15,
-                       order=TRUNK + 0.75 if seen else UNDER)  # fmt: skip
+                       order=TRUNK + 0.75 if seen else UNDER,
+                       part=f"{side} strap {number}", facing=figure.turn)  # fmt: skip
 
 
 def paint_belt(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
@@ -186,10 +191,11 @@ def paint_belt(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
                profile=trunk_profile(person, first, last, 0.0135), label=LABEL_ID["belt"],
                texture=weave(garment.cloth, panel, dressing.density), order=TRUNK + 0.32,
                round_start=False, round_end=False, upper=np.zeros(STEPS + 1, np.float32),
-               lower=np.ones(STEPS + 1, np.float32), shadow=0.25)  # fmt: skip
+               lower=np.ones(STEPS + 1, np.float32), shadow=0.25, part="belt")  # fmt: skip
     if np.cos(figure.turn) > 0.25:
         at = figure.on_torso(0.69, 0, 0.068 * person.build * person.stature)
         yield Tube(start=at, end=figure.on_torso(0.691, 0, 0.068 * person.build * person.stature),
                    profile=limb_profile(0.009, 0.009),
                    texture=plain_texture((212.0, 184.0, 110.0)), label=LABEL_ID["belt"],
-                   order=TRUNK + 0.33, shadow=0.1, gloss=0.3)  # fmt: skip
+                   order=TRUNK + 0.33, shadow=0.1, gloss=0.3, part="buckle",
+                   facing=figure.turn)  # fmt: skip

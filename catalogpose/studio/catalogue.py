@@ -93,6 +93,11 @@ class Picture:
     """(H, W, 3) sRGB."""
     labels: NDArray[np.uint8]
     """(H, W) ids in `records.LABELS`, at most 23; left and right are the person's own."""
+    surface: NDArray[np.uint8] | None
+    """(H, W, 3) which point of skin or cloth a pixel shows: number in `parts.PART_ID` (0 on the
+    background), place along the part 0..255, and angle around it 0..255, where 0 and 255 are
+    neighbours and 128 is the part's front. Equal values in two views of a product are the same
+    point. None where it was not asked for."""
     joints: Floats
     """(18, 3) in the order of `records.JOINTS`: x, y in pixels and confidence 1; NaN, NaN, 0 where
     a joint is outside the picture or a point of the face is turned away. Joints that the body or
@@ -188,13 +193,19 @@ def _frame(rng: np.random.Generator, figure: Figure, *, whole: bool) -> tuple[fl
     )
 
 
-def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
-    """Return the picture of a product in a scene; another size gives the same picture, scaled."""
+def draw(
+    product: Product, scene: Scene, *, height: int, width: int, surface: bool = False
+) -> Picture:
+    """Return the picture of a product in a scene; another size gives the same picture, scaled.
+
+    `surface` asks for the surface of each pixel too, which takes a little longer.
+    """
     scale = scene.scale * height
     x, y = width / 2 + scene.x * height, scene.y * height
     photo = _paint_wall(product.background, height, width)
     labels = np.zeros((height, width), np.uint8)
-    canvas = Canvas(photo, labels, scale, x, y)
+    record = np.zeros((height, width, 3), np.uint8) if surface else None
+    canvas = Canvas(photo, labels, scale, x, y, record)
     _paint_floor_shadow(canvas, scene.figure)
     density = int(2 ** np.ceil(np.log2(max(scale, 32.0))))
     tubes = paint_person(product.person, product.outfit, scene.figure, density)
@@ -205,6 +216,7 @@ def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
     return Picture(
         photo=pixels,
         labels=labels,
+        surface=record,
         joints=_project(canvas, coco_joints(scene.figure)),
         caption=describe(product.person, product.outfit, scene.yaw),
         region_captions=describe_regions(product.person, product.outfit, labels, front=bool(front)),
@@ -214,9 +226,12 @@ def draw(product: Product, scene: Scene, *, height: int, width: int) -> Picture:
     )
 
 
-def draw_view(product_id: int, view: int, *, height: int, width: int) -> Picture:
-    """Return one view of a product by number."""
-    return draw(make_product(product_id), make_scene(product_id, view), height=height, width=width)
+def draw_view(
+    product_id: int, view: int, *, height: int, width: int, surface: bool = False
+) -> Picture:
+    """Return one view of a product by number, with the surface of each pixel where asked."""
+    product, scene = make_product(product_id), make_scene(product_id, view)
+    return draw(product, scene, height=height, width=width, surface=surface)
 
 
 def _project(canvas: Canvas, joints: Floats) -> Floats:

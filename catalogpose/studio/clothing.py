@@ -93,7 +93,8 @@ def paint_upper(dressing: Dressing, garment: Garment, order: float) -> Iterator[
                  texture=weave(garment.cloth, panel, dressing.density),
                  label=LABEL_ID[garment.label], turn=figure.turn, order=order, round_start=False,
                  round_end=False, upper=(line - first) / np.float32(last - first), shadow=0.30,
-                 lower=None if goes_on else np.ones(STEPS + 1, np.float32))  # fmt: skip
+                 lower=None if goes_on else np.ones(STEPS + 1, np.float32),
+                 part=f"{garment.slot} piece")  # fmt: skip
     yield from _opened(piece, garment, _opening(garment))
     if garment.neck in ("turtle", "collar") or garment.slot == "coat":
         yield from _paint_collar(dressing, garment, order + 0.002)
@@ -133,7 +134,8 @@ def _paint_collar(dressing: Dressing, garment: Garment, order: float) -> Iterato
                label=LABEL_ID[garment.label], order=order, round_start=False, round_end=False,
                shadow=0.2, upper=np.zeros(STEPS + 1, np.float32),
                lower=np.ones(STEPS + 1, np.float32),
-               opening=None if garment.neck == "turtle" else opening)  # fmt: skip
+               opening=None if garment.neck == "turtle" else opening,
+               part=f"{garment.slot} collar")  # fmt: skip
 
 
 def _paint_sleeves(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
@@ -159,7 +161,7 @@ def _paint_sleeves(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
                    label=label, order=order, turn=figure.turn,
                    rows=(cap / reach / 1.12, (cap + min(middle, reach)) / reach / 1.12),
                    round_end=share >= 1, lower=None if share >= 1 else whole, fade=SHOULDER,
-                   melt=label, shadow=0.2)  # fmt: skip
+                   melt=label, shadow=0.2, part=f"{garment.slot} {name} sleeve")  # fmt: skip
         if reach <= middle:
             continue
         share = min((reach - middle) / (1 - middle), 1.0)
@@ -169,7 +171,8 @@ def _paint_sleeves(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
                    profile=limb_profile(elbow, elbow + (wrist - elbow) * share), texture=texture,
                    label=label, order=order, turn=figure.turn,
                    rows=((cap + middle) / reach / 1.12, 1), round_end=False, lower=whole,
-                   shadow=0.2, fade=GROWN, melt=label)  # fmt: skip
+                   shadow=0.2, fade=GROWN, melt=label,
+                   part=f"{garment.slot} {name} sleeve")  # fmt: skip
 
 
 def paint_trousers(
@@ -196,7 +199,8 @@ def paint_trousers(
         yield Tube(start=start, end=stop, profile=limb_profile(hip, wide), texture=texture,
                    label=label, order=begin + 0.1, turn=figure.turn,
                    rows=(0, min(middle / garment.length, 1.0)), round_end=share >= 1,
-                   lower=None if share >= 1 else whole)  # fmt: skip
+                   lower=None if share >= 1 else whole,
+                   part=f"{garment.slot} {name} leg")  # fmt: skip
         if garment.length <= middle:
             continue
         share = (garment.length - middle) / (1 - middle)
@@ -206,7 +210,7 @@ def paint_trousers(
                    profile=limb_profile(knee, foot, leg_radii(person)[1] * 0.08), texture=texture,
                    label=label, order=begin + 0.101, turn=figure.turn, shadow=0.0,
                    rows=(middle / garment.length, 1), round_end=False, lower=whole, fade=GROWN,
-                   melt=label)  # fmt: skip
+                   melt=label, part=f"{garment.slot} {name} leg")  # fmt: skip
     yield from _paint_seat(dressing, garment, order, below)
 
 
@@ -221,7 +225,7 @@ def _paint_seat(dressing: Dressing, garment: Garment, order: float, below: float
                profile=trunk_profile(person, first, last, garment.ease * 0.9), fade=fade,
                texture=weave(garment.cloth, panel, dressing.density),
                label=LABEL_ID[garment.label], order=order, round_start=False, round_end=False,
-               shadow=0.0, melt=LABEL_ID[garment.label])  # fmt: skip
+               shadow=0.0, melt=LABEL_ID[garment.label], part=f"{garment.slot} seat")  # fmt: skip
 
 
 def paint_skirt(
@@ -240,7 +244,7 @@ def paint_skirt(
     wave = 1 - 0.012 * (1 + np.cos(AROUND * 7)) * min(garment.flare * 16, 1.3)
     common = Tube(start=start, end=end, profile=shape, texture=texture, label=label,
                   turn=figure.turn, order=order, round_start=False, round_end=False, shadow=0.35,
-                  lower=wave.astype(np.float32))  # fmt: skip
+                  lower=wave.astype(np.float32), part=f"{garment.slot} skirt")  # fmt: skip
     gap = np.interp(ALONG, [0, 1], [garment.open, garment.open + 0.25]).astype(np.float32)
     yield from _opened(common, garment, gap)
 
@@ -251,7 +255,8 @@ def _opened(piece: Tube, garment: Garment, gap: Floats) -> Iterator[Tube]:
         yield piece
         return
     red, green, blue = (c * 0.55 for c in garment.cloth.colours[0])
-    yield replace(piece, order=0.9, texture=plain_texture((red, green, blue)), shadow=0.0)
+    yield replace(piece, order=0.9, texture=plain_texture((red, green, blue)), shadow=0.0,
+                  part=f"{piece.part} lining")  # fmt: skip
     yield replace(piece, opening=gap)
 
 

@@ -142,12 +142,13 @@ def paint_head(
     yield Tube(start=figure.on_head(*scaled(CROWN, size)),
                end=figure.on_head(*scaled(CHIN, size)), profile=head_profile(person),
                texture=texture, label=label, turn=figure.head_turn, order=HEAD, round_start=False,
-               round_end=False, shadow=0.26)  # fmt: skip
+               round_end=False, shadow=0.26, part="head")  # fmt: skip
     if np.cos(figure.head_turn) > FACE["nose"][1]:
         yield Tube(start=figure.on_head(0, 0.008 * size, 0.048 * size),
                    end=figure.on_head(*scaled(FACE_PLACES["nose"], size)), texture=skin,
                    label=label, profile=limb_profile(0.0035 * size, 0.0072 * size),
-                   order=HEAD + 0.01, shadow=0.14, gloss=0.12)  # fmt: skip
+                   order=HEAD + 0.01, shadow=0.14, gloss=0.12, part="nose",
+                   facing=figure.head_turn)  # fmt: skip
     for name in ("left-ear", "right-ear"):
         angle, least = FACE[name]
         if np.cos(figure.head_turn + angle) >= least:
@@ -157,7 +158,8 @@ def paint_head(
             yield Tube(start=figure.on_head(x, y + 0.011 * size, z),
                        end=figure.on_head(x * 0.97, y - 0.010 * size, z), texture=skin,
                        label=part, order=HEAD + (-0.01 if behind else 0.02), shadow=0.1,
-                       profile=limb_profile(0.0088 * size, 0.0055 * size))  # fmt: skip
+                       profile=limb_profile(0.0088 * size, 0.0055 * size),
+                       part=name.replace("-", " "), facing=figure.head_turn)  # fmt: skip
 
 
 def scaled(place: tuple[float, float, float], size: float) -> tuple[float, float, float]:

@@ -98,6 +98,16 @@ def leg_orders(figure: Figure) -> dict[str, float]:
     return {name: LEGS + (0.0 if name == first else 0.3) for name in depth}
 
 
+def foot_facing(ankle: Floats, heel: Floats, toe: Floats) -> float:
+    """Return `Tube.facing` of a foot from heel to toe: the instep is its front."""
+    axis = (toe - heel) / np.linalg.norm(toe - heel)
+    flat = max(float(np.hypot(axis[0], axis[1])), 1e-6)
+    across = np.array([-axis[1], axis[0], 0], np.float32) / np.float32(flat)
+    near = np.cross(axis, across)
+    up = ankle - (heel + toe) / 2
+    return float(np.arctan2(up @ across, up @ near))
+
+
 def paint_trunk(person: Person, figure: Figure) -> Iterator[Tube]:
     """Yield neck and trunk."""
     skin, label = skin_texture(person.skin), LABEL_ID["torso-skin"]
@@ -105,12 +115,12 @@ def paint_trunk(person: Person, figure: Figure) -> Iterator[Tube]:
     neck = (0.0275 if person.woman else 0.0335) * size
     yield Tube(start=figure.on_torso(0.06), end=figure.on_head(0, -0.03, -0.012), texture=skin,
                profile=limb_profile(neck * 1.05, neck * 0.97), label=label,
-               order=NECK)  # fmt: skip
+               order=NECK, part="neck", facing=figure.turn)  # fmt: skip
     grown = np.interp(ALONG, [0, 0.02, 0.12, 1], [0, 0, 1, 1]).astype(np.float32)
     yield Tube(start=figure.on_torso(-0.03), end=figure.on_torso(1.1), texture=skin, label=label,
                profile=trunk_profile(person, -0.03, 1.1), turn=figure.turn, order=TRUNK,
                fade=grown, melt=label, round_start=False, round_end=False,
-               shadow=0.15)  # fmt: skip
+               shadow=0.15, part="trunk")  # fmt: skip
 
 
 def paint_arms(
@@ -129,13 +139,14 @@ def paint_arms(
             first = shoulder * 0.94 if not share else shoulder + (elbow - shoulder) * share
             yield Tube(start=joints[0] + (joints[1] - joints[0]) * np.float32(share),
                        end=joints[1], texture=skin, label=label, order=upper, turn=figure.turn,
-                       shadow=0.12,
+                       shadow=0.12, part=f"{name} upper arm",
                        profile=limb_profile(first, elbow, 0 if share else shoulder * 0.10),
                        fade=GROWN, melt=LABEL_ID["torso-skin"])  # fmt: skip
         share = max(bare_from - ELBOW, 0) / (1 - ELBOW)
         first = elbow + (wrist - elbow) * share
         yield Tube(start=joints[1] + (joints[2] - joints[1]) * np.float32(share), end=joints[2],
                    texture=skin, label=label, order=fore + 0.001, turn=figure.turn, shadow=0.22,
+                   part=f"{name} forearm",
                    profile=limb_profile(first, wrist, elbow * 0.1 * (1 - share), 0.25),
                    fade=GROWN, melt=label)  # fmt: skip
         hand_label = LABEL_ID["gloves"] if glove is not None else label
@@ -151,17 +162,18 @@ def _paint_hand(
     if label == LABEL_ID["gloves"]:
         cuff = start + (start - palm) * np.float32(0.7)
         yield Tube(start=cuff, end=palm, texture=texture, label=label, order=order,
-                   profile=limb_profile(wrist * 1.25, wrist * 1.15),
+                   profile=limb_profile(wrist * 1.25, wrist * 1.15), part=f"{name} cuff",
+                   facing=figure.turn,
                    round_start=False)  # fmt: skip
     yield Tube(start=start, end=palm, texture=texture, label=label, order=order,
                profile=limb_profile(wrist * 0.9, wrist * 1.08), shadow=0.2, fade=GROWN,
-               melt=label)  # fmt: skip
+               melt=label, part=f"{name} palm", facing=figure.turn)  # fmt: skip
     yield Tube(start=start, end=points[f"{name}-thumb"], texture=texture, label=label,
                order=order + 0.0001, profile=limb_profile(wrist * 0.6, wrist * 0.38),
-               shadow=0.1)  # fmt: skip
+               shadow=0.1, part=f"{name} thumb", facing=figure.turn)  # fmt: skip
     yield Tube(start=palm, end=points[f"{name}-hand"], texture=texture, label=label,
                order=order + 0.0002, profile=limb_profile(wrist * 1.0, wrist * 0.55), shadow=0.1,
-               fade=GROWN, melt=label)  # fmt: skip
+               fade=GROWN, melt=label, part=f"{name} fingers", facing=figure.turn)  # fmt: skip
 
 
 def paint_legs(person: Person, figure: Figure, bare_from: float) -> Iterator[Tube]:
@@ -173,10 +185,13 @@ def paint_legs(person: Person, figure: Figure, bare_from: float) -> Iterator[Tub
         joints = [points[f"{name}-{j}"] for j in ("hip", "knee", "ankle", "heel", "toe")]
         if bare_from < 0.5:
             yield Tube(start=joints[0], end=joints[1], texture=skin, label=label, order=order,
-                       profile=limb_profile(hip, knee), turn=figure.turn)  # fmt: skip
+                       profile=limb_profile(hip, knee), turn=figure.turn,
+                       part=f"{name} thigh")  # fmt: skip
         if bare_from < 1.0:
             yield Tube(start=joints[1], end=joints[2], texture=skin, label=label,
                        order=order + 0.001, turn=figure.turn, shadow=0.0, fade=GROWN, melt=label,
-                       profile=limb_profile(knee * 0.97, ankle, knee * 0.16, 0.3))  # fmt: skip
+                       profile=limb_profile(knee * 0.97, ankle, knee * 0.16, 0.3),
+                       part=f"{name} shin")  # fmt: skip
         yield Tube(start=joints[3], end=joints[4], texture=skin, label=label, order=order + 0.002,
-                   profile=limb_profile(ankle * 0.95, ankle * 0.7), shadow=0.1)  # fmt: skip
+                   profile=limb_profile(ankle * 0.95, ankle * 0.7), shadow=0.1,
+                   part=f"{name} foot", facing=foot_facing(*joints[2:]))  # fmt: skip

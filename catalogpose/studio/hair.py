@@ -69,11 +69,12 @@ def paint_hair(person: Person, figure: Figure, density: int, *, under_hat: bool)
                texture=texture, label=HAIR, turn=figure.head_turn, order=HEAD + 0.05,
                round_start=False, round_end=False,
                opening=_hairline(person, 0.95 if hangs else 1.3),
-               lower=None if hangs else _nape(person), shadow=0.22, gloss=0.10)  # fmt: skip
+               lower=None if hangs else _nape(person), shadow=0.22, gloss=0.10,
+               part="hair cap")  # fmt: skip
     yield cap
     # The far side of the cap, which stands out a little behind forehead and temples.
     end = np.full(STEPS + 1, 0.95 if hangs else 0.52, np.float32)
-    yield replace(cap, order=HEAD - 0.03, opening=None, lower=end, shadow=0.0)
+    yield replace(cap, order=HEAD - 0.03, opening=None, lower=end, shadow=0.0, part="hair far side")
     if hangs:
         yield from _paint_fall(person, figure, texture)
     elif style == "ponytail":
@@ -84,7 +85,7 @@ def paint_hair(person: Person, figure: Figure, density: int, *, under_hat: bool)
                    label=HAIR, profile=limb_profile(0.026 * size, 0.024 * size),
                    turn=figure.head_turn,
                    order=HEAD + 0.06 - 0.2 * float(np.cos(figure.head_turn) > 0.3),
-                   shadow=0.2)  # fmt: skip
+                   shadow=0.2, part="hair bun")  # fmt: skip
 
 
 def _cap_profile(person: Person, ease: float, hangs: bool) -> Floats:
@@ -113,7 +114,7 @@ def _paint_fall(person: Person, figure: Figure, texture: Texture) -> Iterator[Tu
     wide[:, 1:] *= size
     yield Tube(start=top, end=bottom, profile=wide, texture=texture, label=HAIR,
                turn=figure.head_turn, order=(UNDER + 0.5 if away else HEAD + 0.3),
-               round_end=False, shadow=0.25, rows=(0.3, 1.0))  # fmt: skip
+               round_end=False, shadow=0.25, rows=(0.3, 1.0), part="hair fall")  # fmt: skip
     if style == "bob" or person.seed % 2:
         return
     for side in (-1, 1):
@@ -122,7 +123,8 @@ def _paint_fall(person: Person, figure: Figure, texture: Texture) -> Iterator[Tu
         seen = figure.torso @ np.array([side * 0.5, 0, 1], np.float32)
         yield Tube(start=start, end=end, texture=texture, label=HAIR, turn=figure.head_turn,
                    profile=limb_profile(0.015 * size, 0.013 * size, 0.007 * size, 0.6),
-                   order=HEAD - 0.05 if seen[2] > -0.2 else UNDER, rows=(0.4, 1.0))  # fmt: skip
+                   order=HEAD - 0.05 if seen[2] > -0.2 else UNDER, rows=(0.4, 1.0),
+                   part="left hair strand" if side > 0 else "right hair strand")  # fmt: skip
 
 
 def _paint_tail(person: Person, figure: Figure, texture: Texture) -> Iterator[Tube]:
@@ -137,8 +139,12 @@ def _paint_tail(person: Person, figure: Figure, texture: Texture) -> Iterator[Tu
     )
     away = float(figure.head[2, 2]) > 0
     order = UNDER + 0.5 if away else HEAD + 0.3
-    for start, end, first, last in ((root, out, 0.014, 0.018), (out, tip, 0.018, 0.009)):
+    pieces = (
+        ("hair tail root", root, out, 0.014, 0.018),
+        ("hair tail", out, tip, 0.018, 0.009),
+    )
+    for part, start, end, first, last in pieces:
         yield Tube(start=start, end=end.astype(np.float32), texture=texture, label=HAIR,
                    order=order,
                    profile=limb_profile(first * size, last * size, 0.004 * size, 0.4),
-                   turn=figure.head_turn, rows=(0.3, 1.0))  # fmt: skip
+                   turn=figure.head_turn, rows=(0.3, 1.0), part=part)  # fmt: skip

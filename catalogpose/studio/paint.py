@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogpose.studio.parts import PART_ID
+
 Floats = NDArray[np.floating]
 """Numbers, float32 wherever pixels are many."""
 
@@ -56,8 +58,13 @@ class Tube:
     """Id in `records.LABELS`."""
     order: float
     """Painted from the lowest to the highest."""
+    part: str
+    """Name in `parts.PART_ID`: whose surface it is, the same in every view of a product."""
     turn: float = 0.0
     """Radians by which the tube's front is turned from the viewer, towards the picture's right."""
+    facing: float | None = None
+    """Radians like `turn`, for the record of surfaces only: where the true front of a round tube of
+    one colour is, whose turn makes no difference in the photo; None: as `turn`."""
     rows: tuple[float, float] = (0.0, 1.0)
     """The part of the texture between start and end, 0..1."""
     round_start: bool = True
@@ -94,6 +101,8 @@ class Canvas:
     """Picture x of the space's origin, pixels."""
     y: float
     """Picture y of the space's origin, pixels."""
+    surface: NDArray[np.uint8] | None = None
+    """(H, W, 3) part, place along and angle around as in `catalogue.Picture`; None: not asked."""
 
     def place(self, point: Floats) -> tuple[float, float]:
         """Return x and y in pixels of a point of space."""
@@ -147,6 +156,9 @@ def paint_tube(canvas: Canvas, tube: Tube) -> None:
         share = tube.fade.take(np.clip(surface * STEPS, 0, STEPS).astype(np.intp))
         opacity = np.where(under, cover * share, cover)
     _blend(canvas, tube, frame.box, cover, opacity, inside, colour, labels)
+    if canvas.surface is not None:
+        # Where pieces melt, the one that is seen more than what is under it counts.
+        _record(canvas.surface[frame.box], tube, frame, surface, slot, opacity >= 0.5)
 
 
 def _make_frame(canvas: Canvas, tube: Tube) -> _Frame | None:
@@ -302,3 +314,22 @@ def _blend(
         map_[mask] = tube.label
     else:
         map_[mask] = labels[mask]
+
+
+def _record(
+    record: NDArray[np.uint8],
+    tube: Tube,
+    frame: _Frame,
+    surface: Floats,
+    slot: NDArray[np.intp],
+    mask: NDArray[np.bool_],
+) -> None:
+    """Write part, place along and angle around of a tube's pixels to the record (h, w, 3)."""
+    first, last = tube.rows
+    along = surface[mask] * np.float32(256 * (last - first)) + np.float32(256 * first)
+    spin = frame.spin if tube.facing is None else tube.facing
+    turns = (ANGLE - np.float32(spin)) * np.float32(128 / np.pi) + np.float32(128)
+    around = np.floor(turns).astype(np.intp).astype(np.uint8)
+    place = np.clip(along, 0, 255).astype(np.uint8)
+    number = np.full_like(place, PART_ID[tube.part])
+    record[mask] = np.stack([number, place, around.take(slot[mask])], -1)

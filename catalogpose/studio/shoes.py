@@ -9,7 +9,7 @@ import numpy as np
 
 from catalogpose.records import LABEL_ID
 from catalogpose.studio.clothing import Dressing
-from catalogpose.studio.figure import leg_orders, leg_radii, limb_profile
+from catalogpose.studio.figure import foot_facing, leg_orders, leg_radii, limb_profile
 from catalogpose.studio.garments import Garment
 from catalogpose.studio.paint import STEPS, Floats, Texture, Tube, plain_texture
 from catalogpose.studio.patterns import Panel, weave
@@ -30,13 +30,15 @@ def paint_socks(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
         wide = ankle + (knee * 1.08 - ankle) * 0.36
         yield Tube(start=top, end=low, profile=limb_profile(wide + 0.003, ankle + 0.003),
                    label=label, texture=texture, order=begin + 0.02, turn=figure.turn,
-                   round_start=False, upper=EDGE, shadow=0.1)  # fmt: skip
+                   round_start=False, upper=EDGE, shadow=0.1, part=f"{name} sock")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class _Shoe:
     """What one shoe is made from."""
 
+    side: str
+    """`left` or `right`."""
     style: str
     label: int
     order: float
@@ -63,7 +65,7 @@ def paint_shoes(dressing: Dressing, garment: Garment) -> Iterator[Tube]:
     base = {"pump": 0.0145, "loafer": 0.0175}.get(style, 0.0195)
     width = base * person.stature * (1 if person.woman else 1.1)
     for name, begin in leg_orders(figure).items():
-        shoe = _Shoe(style, LABEL_ID[f"{name}-shoe"], begin, plain_texture(colour),
+        shoe = _Shoe(name, style, LABEL_ID[f"{name}-shoe"], begin, plain_texture(colour),
                      plain_texture(sole), width, ankle, knee, figure.turn,
                      person.stature)  # fmt: skip
         joints = (figure.points[f"{name}-{joint}"] for joint in ("heel", "toe", "ankle", "knee"))
@@ -74,26 +76,31 @@ def _paint_shoe(
     shoe: _Shoe, heel: Floats, toe: Floats, ankle: Floats, knee: Floats
 ) -> Iterator[Tube]:
     """Yield one shoe."""
+    facing = foot_facing(ankle, heel, toe)
     down, width = np.array([0, -0.0065 * shoe.size, 0], np.float32), shoe.width
     yield Tube(start=heel + down, end=toe + down, texture=shoe.sole, label=shoe.label,
                order=shoe.order + 0.03, shadow=0.0,
-               profile=limb_profile(width * 1.02, width * 0.86, width * 0.16, 0.7))  # fmt: skip
+               profile=limb_profile(width * 1.02, width * 0.86, width * 0.16, 0.7),
+               part=f"{shoe.side} sole", facing=facing)  # fmt: skip
     yield Tube(start=heel, end=toe, texture=shoe.upper, label=shoe.label,
                order=shoe.order + 0.031, gloss=0.10, shadow=0.0,
-               profile=limb_profile(width, width * 0.80, width * 0.16, 0.7))  # fmt: skip
+               profile=limb_profile(width, width * 0.80, width * 0.16, 0.7),
+               part=f"{shoe.side} shoe", facing=facing)  # fmt: skip
     if shoe.style in ("pump", "loafer"):
         return
     middle = heel + (toe - heel) * np.float32(0.55)
     start = ankle + (knee - ankle) * np.float32(0.04)
     yield Tube(start=start, end=middle, texture=shoe.upper, label=shoe.label,
                order=shoe.order + 0.032, round_start=False, shadow=0.0, gloss=0.10,
-               profile=limb_profile(shoe.ankle * 1.12, width * 0.95))  # fmt: skip
+               profile=limb_profile(shoe.ankle * 1.12, width * 0.95),
+               part=f"{shoe.side} tongue", facing=shoe.turn)  # fmt: skip
     if shoe.style == "sneaker":
         above = np.array([0, 0.012 * shoe.size, 0], np.float32)
         lace = heel + (toe - heel) * np.float32(0.62) + above
         yield Tube(start=start + (middle - start) * np.float32(0.45), end=lace, texture=shoe.sole,
                    label=shoe.label, order=shoe.order + 0.034, shadow=0.0,
-                   profile=limb_profile(0.0055 * shoe.size, 0.0045 * shoe.size))  # fmt: skip
+                   profile=limb_profile(0.0055 * shoe.size, 0.0045 * shoe.size),
+                   part=f"{shoe.side} laces", facing=shoe.turn)  # fmt: skip
     else:
         yield _make_shaft(shoe, ankle, knee)
 
@@ -105,4 +112,4 @@ def _make_shaft(shoe: _Shoe, ankle: Floats, knee: Floats) -> Tube:
     return Tube(start=ankle + (knee - ankle) * np.float32(share), end=ankle, texture=shoe.upper,
                 label=shoe.label, round_start=False, upper=EDGE, turn=shoe.turn, gloss=0.10,
                 profile=limb_profile(wide, shoe.ankle * 1.22), order=shoe.order + late,
-                shadow=0.15)  # fmt: skip
+                shadow=0.15, part=f"{shoe.side} shaft")  # fmt: skip

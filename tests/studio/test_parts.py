@@ -25,6 +25,7 @@ def tube(
     made = {
         "start": np.array(start, np.float32), "end": np.array(end, np.float32), "profile": shape,
         "texture": plain_texture((200.0, 0.0, 0.0)), "label": 6, "order": 0.0,
+        "part": "trunk",
     }  # fmt: skip
     return Tube(**(made | more))
 

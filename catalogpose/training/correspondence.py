@@ -1,0 +1,121 @@
+"""Where attention should look: which tokens of a source show what a token of the target shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RADIUS = 128 / np.pi
+"""Of a circle 256 long, on which angles around a part are placed."""
+FAR = 6.0
+"""How many softnesses beyond the tolerance another part lies: too far for any weight."""
+
+
+def sample_surface(surface: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return a surface (H, W, 3) as (height, width, 3): the pixel at the middle of each cell."""
+    rows, cols = (
+        ((np.arange(count) + 0.5) * full / count).astype(np.intp)
+        for count, full in zip((height, width), surface.shape, strict=False)
+    )
+    sampled: NDArray[np.uint8] = surface[rows[:, None], cols]
+    return sampled
+
+
+@torch.no_grad()
+def true_attention(
+    source: Tensor,
+    target: Tensor,
+    size: tuple[int, int],
+    *,
+    tolerance: float = 40.0,
+    softness: float = 12.0,
+    share: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Return which source tokens show the skin or cloth of each target token.
+
+    A point of the target looks at the points of the source that show the same part, with weights
+    exp(-d^2 / (2 softness^2)) that are normed to 1, where d is the distance of their surface
+    values: along the part, and around it as the chord of a circle of length 256. A target token
+    has the mean of its known points' weights, summed within each source token.
+
+    Args:
+        source: Integers (B, h, w, 3), surfaces as in `studio.Picture` at the middles of h x w
+            cells; as fine as the tokens or, better, finer.
+        target: Like `source`, of other views of the same products.
+        size: Height and width of both pictures in tokens. A point belongs to the token it lies in.
+        tolerance: A target point is known where d to the nearest source point is at most this, in
+            units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
+        softness: Standard deviation of the weights in the same units, above 0.
+        share: A target token is known where at least this share of its points is, 0..1.
+
+    Returns:
+        Float32 (B, N, N), N tokens in rows of the picture: for each target token (dimension 1) the
+        distribution over source tokens, rows summing to 1 where known and to 0 elsewhere; and bool
+        (B, N): False where the target token shows background, or what the source does not show.
+    """
+    tokens = size[0] * size[1]
+    points, looks, seen = _shown(target, size)
+    others, places, _ = _shown(source, size)
+    # Half precision would mistake neighbours for each other.
+    with torch.autocast(source.device.type, enabled=False):
+        code = tolerance + FAR * softness
+        queries, keys = (_embed(p, code) / softness for p in (points, others))
+        logits = _negative_half_distance(queries, keys)
+        near = logits.amax(-1) >= -0.5 * (tolerance / softness) ** 2
+        into = _spread((near & seen).float(), looks, tokens)
+        out = _spread(torch.ones_like(places, dtype=torch.float32), places, tokens)
+        truth = (into @ logits.softmax(-1)) @ out.transpose(1, 2)
+    count = into.sum(-1)
+    per_token = torch.bincount(_token_of(target, size), minlength=tokens)
+    known = (count > 0) & (count >= share * per_token)
+    # Rows are normed by their own sums, which rounding leaves a little off the count.
+    truth = truth * (known / truth.sum(-1).clamp(min=1e-6))[..., None]
+    return truth, known
+
+
+def _token_of(surface: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the token (h * w) that each sample point lies in."""
+    rows, cols = (
+        ((torch.arange(count, device=surface.device) + 0.5) * cells / count).long()
+        for count, cells in zip(surface.shape[1:3], size, strict=True)
+    )
+    return (rows[:, None] * size[1] + cols).flatten()
+
+
+def _shown(surface: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points (B, n, 3) that are no background, their tokens (B, n) and which are real.
+
+    n is that of the fullest picture; the others are filled up with background.
+    """
+    flat = surface.flatten(1, 2)
+    real = flat[..., 0] > 0
+    most = max(int(real.sum(1).max()), 1)
+    order = real.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    points = flat.gather(1, order[..., None].expand(-1, -1, 3))
+    return points, _token_of(surface, size)[order], real.gather(1, order)
+
+
+def _embed(points: Tensor, code: float) -> Tensor:
+    """Return places (B, n, 11) whose distance is d; other parts are at least `code` away."""
+    part, along, around = points.long().unbind(-1)
+    bits = part[..., None] >> torch.arange(8, device=points.device) & 1
+    turn = around.float() / RADIUS
+    place = torch.stack([along - 128.0, RADIUS * turn.cos(), RADIUS * turn.sin()], -1)
+    return torch.cat([place, bits * code - code / 2], -1)
+
+
+def _negative_half_distance(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return -|q - k|^2 / 2 (B, n, m) as one matrix product."""
+    ones = (torch.ones_like(queries[..., :1]), torch.ones_like(keys[..., :1]))
+    norms = tuple(x.square().sum(-1, keepdim=True) / -2 for x in (queries, keys))
+    left = torch.cat([queries, norms[0], ones[0]], -1)
+    right = torch.cat([keys, ones[1], norms[1]], -1)
+    return left @ right.transpose(1, 2)
+
+
+def _spread(weights: Tensor, places: Tensor, tokens: int) -> Tensor:
+    """Return (B, tokens, n) with each point's weight (B, n) in the row of its token."""
+    rows = weights.new_zeros(len(weights), tokens, weights.shape[1])
+    return rows.scatter_(1, places[:, None], weights[:, None])
