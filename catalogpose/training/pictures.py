@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from catalogpose.catalog.files import write_atomically
 from catalogpose.studio import SPLITS, draw_view
+from catalogpose.training.correspondence import sample_surface
 from catalogpose.training.loop import Progress
 
 PART = 50
 """Products in one part file."""
+
+SURFACE_CELL = 4
+"""Pixels of a cell's side, for each of which one point of the surface is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class Pictures:
     """(P, V, H, W), ids in `records.LABELS`."""
     joints: NDArray[np.float32]
     """(P, V, 18, 3), x, y in pixels and confidence."""
+    surface: NDArray[np.uint8]
+    """(P, V, ceil(H / 4), ceil(W / 4), 3): which point of skin or cloth the cells' middles show."""
     captions: Sequence[Sequence[dict[str, str]]]
     """A phrase a region for each view, by label name."""
 
@@ -37,9 +43,13 @@ class Pictures:
 def _draw_part(first: int, count: int, views: int, size: tuple[int, int], path: Path) -> None:
     """Draw `count` products from id `first` on and write them as one part."""
     pictures = [
-        [draw_view(product, view, height=size[0], width=size[1]) for view in range(views)]
+        [
+            draw_view(product, view, height=size[0], width=size[1], surface=True)
+            for view in range(views)
+        ]
         for product in range(first, first + count)
     ]
+    cells = (-(-size[0] // SURFACE_CELL), -(-size[1] // SURFACE_CELL))
     captions = [[dict(p.region_captions) for p in row] for row in pictures]
     write_atomically(
         path,
@@ -48,9 +58,16 @@ def _draw_part(first: int, count: int, views: int, size: tuple[int, int], path: 
             photos=np.stack([[p.photo for p in row] for row in pictures]),
             labels=np.stack([[p.labels for p in row] for row in pictures]),
             joints=np.stack([[p.joints for p in row] for row in pictures]).astype(np.float32),
+            surface=np.stack([[_sampled(p.surface, cells) for p in row] for row in pictures]),
             captions=np.frombuffer(json.dumps(captions).encode(), dtype=np.uint8),
         ),
     )
+
+
+def _sampled(surface: NDArray[np.uint8] | None, cells: tuple[int, int]) -> NDArray[np.uint8]:
+    """Keep one point a cell of a surface that was asked for."""
+    assert surface is not None
+    return sample_surface(surface, *cells)
 
 
 def draw_pictures(
@@ -74,7 +91,7 @@ def draw_pictures(
         workers: Processes that draw.
         progress: Told how many parts are done; None: nobody is told.
     """
-    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}"
+    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}-surface"
     folder.mkdir(parents=True, exist_ok=True)
     start = SPLITS[split].start
     parts = [
@@ -102,7 +119,9 @@ def draw_pictures(
 
 def _read_parts(paths: Sequence[Path]) -> Pictures:
     """Join the parts in order."""
-    columns: dict[str, list[NDArray[np.generic]]] = {"photos": [], "labels": [], "joints": []}
+    columns: dict[str, list[NDArray[np.generic]]] = {
+        name: [] for name in ("photos", "labels", "joints", "surface")
+    }
     captions: list[list[dict[str, str]]] = []
     for path in paths:
         with np.load(path, allow_pickle=False) as part:

@@ -1,9 +1,10 @@
-"""Training TruePose on pairs of views of one product (Eq. 1, 2 and 10)."""
+"""Training TruePose on pairs of pictures: the nets, what the studio gives them, and the call of the
+loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +19,64 @@ from catalogpose.perception.clip import Clip
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.training.loop import Progress, Schedule, fit
+from catalogpose.training.objective import Objective, denoising_loss
+from catalogpose.training.pairs import Pairs, open_pairs, pairs_of_views, write_pairs
 from catalogpose.training.pictures import Pictures
-from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
+from catalogpose.training.schedule import place_of, visited
+from catalogpose.truepose.conditions import LayerConditions
+from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.regions import selected_labels
 from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
 
-CONDITION_DROPOUT = 0.3
-"""Eta of Eq. 10: how often C is set to zero while the pose stays."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """What training needs of P products seen V times, computed once."""
-
-    latents: NDArray[np.float32]
-    """(P, V, c, h, w): the VAE's mean times its scaling factor."""
-    labels: NDArray[np.uint8]
-    """(P, V, H, W)."""
-    joints: NDArray[np.float32]
-    """(P, V, 18, 3)."""
-    shown: NDArray[np.bool_]
-    """(P, V, L): the labels that a view's pose shows."""
-    embeddings: NDArray[np.float16]
-    """(P, V, L, D): one CLIP embedding a label, zero where there is none."""
-    known: NDArray[np.bool_]
-    """(P, V, L): whether there is an embedding."""
-
-
-def prepare_pairs(
-    pictures: Pictures, vae: AutoencoderKL, clip: Clip, path: Path, progress: Progress | None = None
+def studio_pairs(
+    pictures: Pictures,
+    vae: AutoencoderKL,
+    clip: Clip,
+    folder: Path,
+    progress: Progress | None = None,
 ) -> Pairs:
-    """Compute (or read again) the latents, embeddings and label sets of all pictures."""
+    """Compute (or open again) what training needs of studio pictures, and pair all their views.
+
+    Args:
+        pictures: P products seen V times.
+        vae: For the latents.
+        clip: For the embeddings of regions.
+        folder: Where the arrays lie; complete ones are opened as they are.
+        progress: Told how many products are done; None: nobody is told.
+    """
+    if (folder / "pairs.npy").exists():
+        return open_pairs(folder)
+    table = load_keypoint_table()
     products, views = pictures.photos.shape[:2]
-    if not path.exists():
-        table = load_keypoint_table()
-        columns: dict[str, list[NDArray[Any]]] = {
-            "latents": [],
-            "shown": [],
-            "embeddings": [],
-            "known": [],
-        }
-        for product in range(products):
-            columns["latents"].append(_latents(vae, pictures.photos[product]))
-            seen = [
-                _embed(clip, pictures.photos[product, v], pictures.labels[product, v])
-                for v in range(views)
-            ]
-            columns["embeddings"].append(np.stack([embeddings for embeddings, _ in seen]))
-            columns["known"].append(np.stack([known for _, known in seen]))
-            shows = [selected_labels(pictures.joints[product, v], table) for v in range(views)]
-            columns["shown"].append(
-                np.array([[label in s for label in range(len(LABELS))] for s in shows])
+    latents, known, embeddings, shown = [], [], [], []
+    for product in range(products):
+        latents.append(_latents(vae, pictures.photos[product]))
+        for view in range(views):
+            vectors, there = _embed(
+                clip, pictures.photos[product, view], pictures.labels[product, view]
             )
-            if progress is not None:
-                progress("latents and embeddings", product + 1, products)
-        temporary = path.with_name(path.name + ".tmp.npz")
-        joined: dict[str, Any] = {name: np.stack(column) for name, column in columns.items()}
-        np.savez(temporary, **joined)
-        temporary.replace(path)
-    with np.load(path, allow_pickle=False) as saved:
-        return Pairs(labels=pictures.labels, joints=pictures.joints, **saved)
+            embeddings.append(vectors)
+            known.append(there)
+            labels = selected_labels(pictures.joints[product, view], table)
+            shown.append([label in labels for label in range(len(LABELS))])
+        if progress is not None:
+            progress("latents and embeddings", product + 1, products)
+    surface = pictures.surface
+    write_pairs(
+        folder,
+        Pairs(
+            latents=np.concatenate(latents),
+            labels=pictures.labels.reshape(-1, *pictures.labels.shape[2:]),
+            joints=pictures.joints.reshape(-1, 18, 3),
+            shown=np.array(shown),
+            known=np.stack(known),
+            embeddings=np.stack(embeddings),
+            pairs=pairs_of_views(products, views),
+            surface=surface.reshape(-1, *surface.shape[2:]),
+        ),
+    )
+    return open_pairs(folder)
 
 
 @torch.no_grad()
@@ -111,11 +110,11 @@ class TruePoseNets(nn.Module):
         unet: Mapping[str, Any],
         pose: Mapping[str, Any],
         clip_width: int,
-        hpfa_residual: bool = True,
+        fusion: str = "hpfa+caa",
     ) -> None:
         """Build both UNets from the same random weights, as the paper does from one model."""
         super().__init__()
-        self.unet = TargetNet(clip_width=clip_width, hpfa_residual=hpfa_residual, **unet)
+        self.unet = TargetNet(clip_width=clip_width, fusion=fusion, **unet)
         self.source_unet = SourceNet(**unet)
         self.source_unet.load_state_dict(self.unet.state_dict(), strict=False)
         self.pose_encoder = PoseEncoder(out_channels=unet["block_out_channels"][0], **pose)
@@ -131,14 +130,18 @@ class TruePoseNets(nn.Module):
         timestep: Tensor,
         pose: Tensor,
         keep: Tensor,
-    ) -> Tensor:
+        watch: bool = False,
+    ) -> tuple[Tensor, Sequence[tuple[int, Tensor]], Sequence[LayerConditions]]:
         """Predict for noisy target latents (m * B, c, h, w), m noises a pair, set after set.
 
-        C is computed once a pair and dropped where `keep` (m * B,) is False.
-        The other arguments: source latents (B, c, h, w), its map (B, H, W), the labels that the
-        pose shows and
-        those with an embedding, both bool (B, L), embeddings (B, L, D), timesteps (B,), pose
-        pictures (B, C, H, W).
+        C is computed once a pair and dropped where `keep` (m * B,) is False. The other arguments:
+        source latents (B, c, h, w), its map (B, H, W), the labels that the pose shows and those
+        with an embedding, both bool (B, L), embeddings (B, L, D), timesteps (m * B,), pose pictures
+        (B, C, H, W), and whether HPFA's queries are wanted.
+
+        Returns:
+            The prediction; the queries with their block's index, none unless `watch`; and each
+            block's conditions.
         """
         layers = self.source_unet(source)
         known_here = known.gather(1, labels.flatten(1)).view_as(labels)
@@ -149,68 +152,11 @@ class TruePoseNets(nn.Module):
         mask = mask | (~mask.flatten(1).any(dim=1)[:, None, None] & (labels > 0))
         conditions = self.unet.condition(layers, mask, embeddings, chosen)
         times = len(noisy) // len(source)
-        features = torch.cat([self.pose_encoder(pose)] * times)
-        shared = conditions.repeated(times).dropped(keep)
+        features = self.pose_encoder(pose).repeat(times, 1, 1, 1)
+        seen: list[tuple[int, Tensor]] = []
+        shared = conditions.repeated(times).dropped(keep).watched(seen if watch else None)
         predicted: Tensor = self.unet(noisy, timestep, features, shared)
-        return predicted
-
-
-def target_of(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Return what the net must predict: the noise (Eq. 2), or the velocity."""
-    if scheduler.config.prediction_type == "v_prediction":
-        velocity: Tensor = scheduler.get_velocity(clean, noise, timestep)
-        return velocity
-    return noise
-
-
-def pair_loss(
-    pairs: Pairs,
-    nets: TruePoseNets,
-    scheduler: DDIMScheduler,
-    pose_style: str,
-    batch: int,
-    noises: int,
-    generator: torch.Generator,
-    device: str,
-) -> dict[str, Tensor]:
-    """Denoise a batch of target views, each given another view of its product (Eq. 2 and 10).
-
-    Each pair is met with `noises` noises and timesteps, which share what the source gives.
-    Everything random is drawn from `generator`, a CPU generator. Returns `loss`, the mean over the
-    batch, and `with_c`, the mean over the rows that kept their conditions.
-    """
-    products, views = pairs.shown.shape[:2]
-    height, width = pairs.labels.shape[2:]
-
-    def load(array: NDArray[Any], p: NDArray[Any], v: NDArray[Any]) -> Tensor:
-        """Gather views of products onto the device."""
-        return torch.from_numpy(array[p, v]).to(device)
-
-    def draw(high: int) -> Tensor:
-        """Draw a whole number below `high` for each row."""
-        return torch.randint(high, (batch,), generator=generator)
-
-    p, v = draw(products).numpy(), draw(views).numpy()
-    w = (v + 1 + draw(views - 1).numpy()) % views
-    clean = torch.cat([load(pairs.latents, p, w)] * noises)
-    noise = torch.randn(clean.shape, generator=generator).to(device)
-    count = scheduler.config.num_train_timesteps
-    timestep = torch.cat([draw(count) for _ in range(noises)]).to(device)
-    keep = (torch.rand(batch * noises, generator=generator) >= CONDITION_DROPOUT).to(device)
-    predicted = nets(
-        load(pairs.latents, p, v),
-        load(pairs.labels, p, v).long(),
-        load(pairs.shown, p, w),
-        load(pairs.known, p, v),
-        load(pairs.embeddings, p, v).float(),
-        scheduler.add_noise(clean, noise, timestep),
-        timestep,
-        draw_pose(load(pairs.joints, p, w), height, width, pose_style),
-        keep,
-    )
-    truth = target_of(scheduler, clean, noise, timestep)
-    error = (predicted.float() - truth).square().mean(dim=(1, 2, 3))
-    return {"loss": error.mean(), "with_c": error[keep].mean().detach()}
+        return predicted, seen, shared.layers
 
 
 def train_truepose(
@@ -218,30 +164,39 @@ def train_truepose(
     nets: TruePoseNets,
     scheduler: DDIMScheduler,
     pose_style: str,
-    noises: int,
+    objective: Objective,
     schedule: Schedule,
     folder: Path,
     *,
     device: str,
-    preview: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
+    lanes: int = 1,
+    **options: Any,
 ) -> TruePoseNets:
-    """Train the nets on random pairs of views of one product; see `fit` for what is written."""
+    """Train the nets on pairs, every one of which is met once an epoch; see `fit` for what is
+    written.
+
+    Args:
+        pairs: To learn from.
+        nets: Trained in place.
+        scheduler: Whose noise and kind of prediction count.
+        pose_style: How poses are drawn.
+        objective: What is minimised.
+        schedule: Steps or epochs, batch and rates.
+        folder: For checkpoint and losses.
+        device: Where to train.
+        lanes: Micro-batches of a step, over all processes.
+        **options: Of `fit`.
+    """
     nets.to(device)
+    schedule = schedule.over(len(pairs))
+    share = schedule.share(lanes)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
-        """Bind everything but the generator."""
-        size = schedule.batch
-        return pair_loss(pairs, nets, scheduler, pose_style, size, noises, generator, device)
+        """Take the pairs of this step and lane, which resuming does not change."""
+        step, lane = place_of(generator)
+        first = step * schedule.batch + lane * share
+        batch = pairs.take(visited(first, share, len(pairs), schedule.seed).tolist())
+        return denoising_loss(batch, nets, scheduler, pose_style, objective, generator, device)
 
-    fit(
-        "truepose",
-        nets,
-        loss_of,
-        schedule,
-        folder,
-        device=device,
-        preview=preview,
-        progress=progress,
-    )
+    fit("truepose", nets, loss_of, schedule, folder, device=device, **options)
     return nets

@@ -1,0 +1,217 @@
+"""What TruePose's nets are trained for: the denoising loss (Eq. 2 and 10), and what we add to it.
+
+Every switch costs nothing at inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from catalogpose.errors import UsageError
+from catalogpose.records import GARMENTS, LABEL_ID
+from catalogpose.training.correspondence import true_attention
+from catalogpose.training.pairs import PairBatch
+from catalogpose.truepose.conditions import LayerConditions
+from catalogpose.truepose.pose_encoder import draw_pose
+
+TIMESTEPS = ("uniform", "high")
+"""How timesteps are drawn; `high`: 1 - u**3 of them, more of the noisy (as CFLD)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised; the defaults are the paper's words."""
+
+    noises: int = 1
+    """Noises and timesteps a pair and step, 1 or more; they share what the source gives."""
+    condition_dropout: float = 0.3
+    """Eta of Eq. 10, 0..1: how often C is set to zero while the pose stays."""
+    timesteps: Literal["uniform", "high"] = "uniform"
+    """One of `TIMESTEPS`."""
+    person_weight: float = 0.0
+    """0 or more: how much more a latent of nothing but person counts than one of background, by the
+    target's parsing map; faces and garments count twice that."""
+    truth_weight: float = 0.0
+    """0 or more: weight of HPFA's attention against the true correspondences, which the studio
+    alone knows."""
+    flow_weight: float = 0.0
+    """0 or more: weight of what HPFA's attention makes of the source's latent against the target's,
+    in the person: Leffa's idea, without a flow field; for photos too."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where a value is out of range."""
+        for name in ("person_weight", "truth_weight", "flow_weight"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"objective: {name} must be 0 or more")
+        if self.noises < 1 or not 0 <= self.condition_dropout <= 1:
+            raise UsageError("objective: noises must be 1 or more, condition_dropout 0 to 1")
+        if self.timesteps not in TIMESTEPS:
+            raise UsageError(f"objective: timesteps must be one of {', '.join(TIMESTEPS)}")
+
+    @property
+    def watches(self) -> bool:
+        """Whether HPFA's attention is looked at."""
+        return self.truth_weight > 0 or self.flow_weight > 0
+
+
+def prediction_target(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """Return what the net must predict, by the scheduler's configuration: noise (Eq. 2), velocity
+    or the clean latent.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        velocity: Tensor = scheduler.get_velocity(clean, noise, timestep)
+        return velocity
+    return clean if kind == "sample" else noise
+
+
+def draw_timesteps(
+    objective: Objective, count: int, total: int, generator: torch.Generator
+) -> Tensor:
+    """Draw `count` timesteps, int64, below `total`."""
+    share = torch.rand(count, generator=generator)
+    if objective.timesteps == "high":
+        share = 1 - share**3
+    return (share * total).long().clamp(max=total - 1)
+
+
+def latent_weights(labels: Tensor, size: tuple[int, int], strength: float) -> Tensor:
+    """Return what each latent counts, from the target's map (B, H, W): (B, 1, h, w), mean 1 a row.
+
+    A latent's weight is 1 + strength * (its share of person + its share of face and garments).
+    """
+    precious = torch.zeros(int(labels.max()) + 1 + len(LABEL_ID), device=labels.device)
+    precious[1 : len(LABEL_ID)] = 1.0
+    precious[[LABEL_ID[name] for name in ("face", *GARMENTS)]] = 2.0
+    share = F.adaptive_avg_pool2d(precious[labels][:, None], size)
+    weights = 1 + strength * share
+    return weights / weights.mean(dim=(2, 3), keepdim=True)
+
+
+def denoising_loss(
+    batch: PairBatch,
+    nets: Any,
+    scheduler: Any,
+    pose_style: str,
+    objective: Objective,
+    generator: torch.Generator,
+    device: str | torch.device,
+) -> dict[str, Tensor]:
+    """Denoise the targets of a batch, each given its source (Eq. 2 and 10).
+
+    Args:
+        batch: B pairs.
+        nets: `TruePoseNets`, or what wraps them.
+        scheduler: The diffusers scheduler whose noise and kind of prediction count.
+        pose_style: How the pose is drawn.
+        objective: What counts how much.
+        generator: A CPU generator; all that is random comes from it.
+        device: Where the nets are.
+
+    Returns:
+        `loss`, what is minimised; `with_c`, the plain squared error of the rows that kept C; and
+        `truth` and `flow`, unweighted, where the objective has them.
+    """
+    times, rows = objective.noises, len(batch.source) * objective.noises
+    clean = batch.target.to(device).repeat(times, 1, 1, 1)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    total = scheduler.config.num_train_timesteps
+    timestep = draw_timesteps(objective, rows, total, generator).to(device)
+    keep = (torch.rand(rows, generator=generator) >= objective.condition_dropout).to(device)
+    height, width = batch.labels.shape[1:]
+    predicted, seen, layers = nets(
+        batch.source.to(device),
+        batch.labels.to(device),
+        batch.shown.to(device),
+        batch.known.to(device),
+        batch.embeddings.to(device),
+        scheduler.add_noise(clean, noise, timestep),
+        timestep,
+        draw_pose(batch.joints.to(device), height, width, pose_style),
+        keep,
+        watch=objective.watches,
+    )
+    truth = prediction_target(scheduler, clean, noise, timestep)
+    error = (predicted.float() - truth).square()
+    losses = {"with_c": error[keep].mean().detach()}
+    if objective.person_weight:
+        labels = batch.target_labels.to(device)
+        weights = latent_weights(labels, tuple(error.shape[2:]), objective.person_weight)
+        error = error * weights.repeat(times, 1, 1, 1)
+    loss = error.mean()
+    if objective.truth_weight:
+        losses["truth"] = _truth_loss(batch, seen, layers, keep)
+        loss = loss + objective.truth_weight * losses["truth"]
+    if objective.flow_weight:
+        losses["flow"] = _flow_loss(batch, seen, layers, keep)
+        loss = loss + objective.flow_weight * losses["flow"]
+    return {"loss": loss, **losses}
+
+
+def layer_sizes(layers: Sequence[LayerConditions], size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return height and width of each layer's tokens, from their number and the latent's size."""
+    sizes: dict[int, tuple[int, int]] = {}
+    while size[0] * size[1] not in sizes:
+        sizes[size[0] * size[1]] = size
+        size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    return [sizes[layer.key.shape[2]] for layer in layers]
+
+
+def _attention(query: Tensor, key: Tensor) -> Tensor:
+    """Return HPFA's attention (B, N, N'), the mean over heads, in float32."""
+    logits = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+    return logits.softmax(dim=-1).mean(dim=1)
+
+
+def _truth_loss(
+    batch: PairBatch, seen: Sequence[tuple[int, Tensor]], layers: Sequence[Any], keep: Tensor
+) -> Tensor:
+    """Return the cross-entropy of HPFA's attention to the true one where that is known, a mean over
+    layers.
+
+    Raises:
+        UsageError: If the pairs have no surfaces.
+    """
+    if batch.source_surface is None or batch.target_surface is None:
+        raise UsageError("objective: truth_weight needs studio pictures; photos have no surfaces")
+    times = len(keep) // len(batch.source)
+    sizes = layer_sizes(layers, tuple(batch.source.shape[2:]))
+    surfaces = batch.source_surface.to(keep.device), batch.target_surface.to(keep.device)
+    truths = {size: true_attention(*surfaces, size) for size in set(sizes)}
+    losses = []
+    for index, query in seen:
+        truth, known = truths[sizes[index]]
+        attention = _attention(query, layers[index].key)
+        entropy = -(truth.repeat(times, 1, 1) * (attention + 1e-6).log()).sum(dim=-1)
+        counts = (known.repeat(times, 1) & keep[:, None]).float()
+        losses.append((entropy * counts).sum() / counts.sum().clamp(min=1))
+    return torch.stack(losses).mean()
+
+
+def _flow_loss(
+    batch: PairBatch, seen: Sequence[tuple[int, Tensor]], layers: Sequence[Any], keep: Tensor
+) -> Tensor:
+    """Return the squared error between the source's latent as HPFA's attention carries it over and
+    the target's, in the target's person, a mean over layers (after Leffa, which carries pixels).
+    """
+    times = len(keep) // len(batch.source)
+    losses = []
+    for (index, query), size in zip(
+        seen, layer_sizes(layers, tuple(batch.source.shape[2:])), strict=True
+    ):
+        source, target = (
+            F.adaptive_avg_pool2d(latent.to(keep.device), size).flatten(2).transpose(1, 2)
+            for latent in (batch.source, batch.target)
+        )
+        person = F.adaptive_avg_pool2d((batch.target_labels > 0).float()[:, None], size)
+        counts = person.flatten(1).to(keep.device).repeat(times, 1) * keep[:, None]
+        carried = _attention(query, layers[index].key) @ source.repeat(times, 1, 1)
+        error = (carried - target.repeat(times, 1, 1)).square().mean(dim=-1)
+        losses.append((error * counts).sum() / counts.sum().clamp(min=1))
+    return torch.stack(losses).mean()
