@@ -20,11 +20,12 @@ from catalogpose.catalog.labels import to_common
 from catalogpose.commands.generate import RUNS
 from catalogpose.config import Progress, ReportOptions
 from catalogpose.quality.gallery import make_examples, make_failures
+from catalogpose.quality.intervals import INTERVAL
 from catalogpose.quality.page import Page, Tile, format_number, render_page
 from catalogpose.quality.pairs import METRICS
 from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
 from catalogpose.quality.scoring import Parse, score_rows
-from catalogpose.quality.summary import INTERVAL, Spread, histogram, spread, worst_first
+from catalogpose.quality.summary import Spread, histogram, spread, worst_first
 from catalogpose.run.devices import find_devices
 
 SCHEMA_VERSION = 1
@@ -182,10 +183,10 @@ def _notes(
     if label_set is not None:
         notes.append(
             "No true parsing maps are known: the targets' maps are the parser's own, so its errors "
-            "are in the garment colour error and in the parsing agreement."
+            "are in the garments' errors of colour and pattern and in the parsing agreement."
         )
     if trouble is not None:
-        notes.append(f"No garment colour error and no parsing agreement: {trouble}.")
+        notes.append(f"No error of colour or pattern and no parsing agreement: {trouble}.")
     if unreadable:
         notes.append(
             f"Rows that could not be scored: {unreadable}; see column note of metrics.parquet."

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from catalogpose.quality.agreement import mean_iou
 from catalogpose.quality.colour import SMALLEST_SHARE, garment_colour_error
 from catalogpose.quality.metrics import DATA_RANGE, SIGMA, psnr, ssim
+from catalogpose.quality.pattern import SMALLEST_SHARE as SMALLEST_PATTERN
+from catalogpose.quality.pattern import pattern_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,20 @@ METRICS = (
         ),
     ),
     Metric(
+        name="pattern_error",
+        title="Pattern error",
+        unit="",
+        better="lower",
+        digits=3,
+        definition=(
+            "0 the same pattern, 1 nothing alike, wherever the pattern lies: for each garment that "
+            f"covers at least {SMALLEST_PATTERN:.1%} of the canvas, the distributions of Lab "
+            "contrast by octave and of edges by direction, less the region's mean colour, are "
+            "compared with the target's; the mean over garments by area. The region is where the "
+            "output's and the target's maps agree."
+        ),
+    ),
+    Metric(
         name="parsing_agreement",
         title="Parsing agreement",
         unit="",
@@ -92,17 +108,19 @@ def score_pair(
     """Return a value for each name in `METRICS`; all pictures and maps lie on one canvas.
 
     Pictures are uint8 (H, W, 3), maps integers (H, W) in `records.LABELS`. Without the target's map
-    there is no colour error, without either map no agreement: None. PSNR is infinite for identical
-    pictures. Raises ValueError where sizes or types do not fit.
+    there is no error of colour or pattern, without either map no agreement: None. PSNR is infinite
+    for identical pictures. Raises ValueError where sizes or types do not fit.
     """
-    colour = agreement = None
+    colour = pattern = agreement = None
     if target_labels is not None:
         colour = garment_colour_error(output, target, output_labels, target_labels)
+        pattern = pattern_error(output, target, output_labels, target_labels)
         if output_labels is not None:
             agreement = mean_iou(output_labels, target_labels)
     return {
         "ssim": ssim(output, target),
         "psnr": psnr(output, target),
         "garment_colour_error": colour,
+        "pattern_error": pattern,
         "parsing_agreement": agreement,
     }

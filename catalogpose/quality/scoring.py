@@ -26,8 +26,8 @@ def score_rows(
     """Return a line a row: `id`, `product`, `group`, a column a metric, and `note`.
 
     A metric is empty where the row has no target or could not be scored; `note` says why it could
-    not. Without `parse` there is neither colour error nor agreement. `step` is called after each
-    row.
+    not. Without `parse` there is neither colour nor pattern error nor agreement. `step` is called
+    after each row.
     """
     lines = []
     for row in rows:

@@ -9,19 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from catalogpose.quality.intervals import mean_interval
 from catalogpose.quality.pairs import METRICS
-
-CONFIDENCE = 0.95
-"""How sure the interval around a mean is."""
-RESAMPLES = 1000
-"""Bootstrap draws behind an interval."""
-SEED = 0
-"""Seed of those draws, so that the same scores give the same interval."""
-INTERVAL = (
-    f"{CONFIDENCE:.0%} percentile bootstrap of the mean, {RESAMPLES} draws, seed {SEED}; "
-    "whole products are drawn, since rows of one product resemble each other"
-)
-"""The interval in words, for the page and `summary.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +41,15 @@ def spread(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> 
     `groups` names each value's group, such as its product: the interval draws whole groups with
     replacement. None: each value is a group of its own.
     """
-    finite = np.isfinite(values)
-    kept = values[finite]
-    names = np.arange(len(values)) if groups is None else np.asarray(groups, dtype=str)
-    codes = np.unique(names[finite], return_inverse=True)[1]
-    number = int(codes.max()) + 1 if kept.size else 0
-    low, high = _interval(kept, codes) if number > 1 else (None, None)
+    kept = values[np.isfinite(values)]
+    found = mean_interval(values, groups)
     return Spread(
-        n=int(kept.size),
+        n=found.n,
         infinite=int(np.isinf(values).sum()),
-        groups=number,
-        mean=float(kept.mean()) if kept.size else None,
-        low=low,
-        high=high,
+        groups=found.groups,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
         median=float(np.median(kept)) if kept.size else None,
         quantiles={
             f"p{share:02}": float(np.percentile(kept, share))
@@ -72,19 +57,6 @@ def spread(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> 
             if kept.size
         },
     )
-
-
-def _interval(values: NDArray[np.float64], codes: NDArray[np.intp]) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean, drawing whole groups; `codes` are 0, 1, 2 ..."""
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    rng = np.random.default_rng(SEED)
-    means = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        chosen = rng.integers(len(sums), size=len(sums))
-        means[draw] = sums[chosen].sum() / counts[chosen].sum()
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def histogram(values: NDArray[np.float64], bins: int = 24) -> tuple[float, ...]:

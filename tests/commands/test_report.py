@@ -184,7 +184,7 @@ def test_the_summary_can_be_read_aloud(small: Run) -> None:
     """As text it has the counts, a line for each metric that has a number, and the page."""
     lines = str(small.report()).splitlines()
     assert lines[0].startswith("6 rows: 4 done, 1 failed, 1 pending; 3 scored")
-    assert re.fullmatch(r"Parsing agreement: 0\.714 \(95%: 0\.\d+ to 1\.000\), n = 3", lines[4])
+    assert re.fullmatch(r"Parsing agreement: 0\.714 \(95%: 0\.\d+ to 1\.000\), n = 3", lines[5])
     assert lines[-1] == f"See {small.path('index.html')}"
 
 
@@ -258,7 +258,7 @@ def test_without_the_parser_pixels_are_compared(small: Run) -> None:
     summary = small.report()
     assert summary.spreads["ssim"].n == 3
     assert summary.spreads["garment_colour_error"].n == 0
-    assert "No garment colour error and no parsing agreement" in summary.page.read_text()
+    assert "No error of colour or pattern and no parsing agreement" in summary.page.read_text()
 
 
 def test_a_run_without_targets_is_shown(run: Run) -> None:

@@ -15,10 +15,13 @@ def test_every_metric_has_its_value() -> None:
 
 
 def test_without_maps_the_pixels_remain() -> None:
-    """Colour needs the target's map and agreement both; SSIM and PSNR need neither."""
+    """Colour and pattern need the target's map, agreement both; SSIM and PSNR need neither."""
     picture = np.zeros((32, 24, 3), dtype=np.uint8)
     labels = np.full((32, 24), LABEL_ID["dress"], dtype=np.uint8)
     bare = score_pair(picture, picture, None, None)
-    assert (bare["garment_colour_error"], bare["parsing_agreement"]) == (None, None)
+    assert {name for name, value in bare.items() if value is None} == {
+        "garment_colour_error", "pattern_error", "parsing_agreement",
+    }  # fmt: skip
     half = score_pair(picture, picture, None, labels)
     assert (half["garment_colour_error"], half["parsing_agreement"]) == (0.0, None)
+    assert half["pattern_error"] == 0.0
