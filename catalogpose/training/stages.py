@@ -5,13 +5,10 @@ its own.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,18 +16,18 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from numpy.typing import NDArray
 
-from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.clip import train_clip
-from catalogpose.training.loop import Progress, Schedule
+from catalogpose.training.objective import Objective
+from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
-from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.previews import make_preview
 from catalogpose.training.recipes import Recipe
-from catalogpose.training.sheets import write_sheet
-from catalogpose.training.truepose import Pairs, TruePoseNets, prepare_pairs, train_truepose
+from catalogpose.training.truepose import TruePoseNets, studio_pairs, train_truepose
 from catalogpose.training.vae import make_vae, train_vae
+from catalogpose.training.workshop import Workshop, check_begun, logged_seconds
 from catalogpose.truepose.model import ModelCard
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
@@ -47,52 +44,6 @@ NEEDS = {
     "assemble": ("vae", "clip", "truepose", "parser"),
 }
 """The stages that a stage needs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """Where a recipe is carried out."""
-
-    recipe: Recipe
-    """What is made."""
-    folder: Path
-    """`work/` holds pictures, checkpoints, losses and sheets; `model/` is the result."""
-    device: str
-    """Where nets are trained."""
-    seed: int = 0
-    """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
-    progress: Progress | None = None
-    """Told what is done; None: nobody is told."""
-
-    @property
-    def work(self) -> Path:
-        """The folder of all that is not the result."""
-        return self.folder / "work"
-
-    @property
-    def model(self) -> Path:
-        """The model folder that is made."""
-        return self.folder / "model"
-
-    def schedule(self, options: Mapping[str, Any]) -> Schedule:
-        """Return the schedule of a recipe's section, and seed the first weights of its net."""
-        torch.manual_seed(self.seed)
-        return Schedule(**options["schedule"], seed=self.seed)
-
-    def pictures(self, split: str) -> Pictures:
-        """Draw, or read again, a split's pictures: all to learn from, a few to look at."""
-        recipe = self.recipe
-        products = recipe.products if split == "train" else min(24, recipe.products)
-        size = (recipe.height, recipe.width)
-        return draw_pictures(
-            self.work / "pictures",
-            split,
-            products,
-            recipe.views,
-            size,
-            workers=os.cpu_count() or 1,
-            progress=self.progress,
-        )
 
 
 def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -149,8 +100,8 @@ def run_parser(shop: Workshop) -> None:
 
 def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
     """Prepare the pairs of a split with the trained VAE and CLIP."""
-    path = shop.work / f"pairs-{split}.npz"
-    return prepare_pairs(shop.pictures(split), vae, clip, path, shop.progress)
+    folder = shop.work / f"pairs-{split}"
+    return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
 
 
 def run_truepose(shop: Workshop) -> None:
@@ -169,22 +120,21 @@ def run_truepose(shop: Workshop) -> None:
         "sample_size": None,
     }
     schedule = shop.schedule(options)
-    nets = TruePoseNets(
-        unet, _pose_options(options), clip.width, options.get("hpfa_residual", True)
-    )
+    nets = TruePoseNets(unet, _pose_options(options), clip.width, options.get("fusion", "hpfa+caa"))
     scheduler = DDIMScheduler(**options["scheduler"])
     pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
     pipe.card = make_card(recipe, {})
     held_out = shop.pictures("validation")
-    preview = _preview(shop, pipe, held_out, _pairs(shop, "validation", vae, clip))
+    folder = shop.work / "truepose"
+    preview = make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip))
     train_truepose(
         pairs,
         nets,
         scheduler,
         options["pose_style"],
-        options["noises"],
+        Objective(**{"noises": options.get("noises", 1), **options.get("objective", {})}),
         schedule,
-        shop.work / "truepose",
+        folder,
         device=shop.device,
         preview=preview,
         progress=shop.progress,
@@ -197,41 +147,6 @@ def run_truepose(shop: Workshop) -> None:
 def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pose encoder's options with the channels that the pose style has."""
     return {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
-
-
-def _preview(
-    shop: Workshop, pipe: TruePosePipeline, pictures: Pictures, pairs: Pairs
-) -> Callable[[int], None]:
-    """Return a function that paints held-out pairs: rows of sources, results and targets."""
-    count = min(12, len(pictures.photos))
-
-    def preview(step: int) -> None:
-        """Write the sheet with the weights as they are."""
-        pipe.unet.eval()
-        with torch.no_grad():
-            conditions = []
-            for p in range(count):
-                embeddings = {
-                    int(i): pairs.embeddings[p, 0, i] for i in np.flatnonzero(pairs.known[p, 0])
-                }
-                features = pipe.encode_source(
-                    pictures.photos[p, 0], pictures.labels[p, 0], embeddings
-                )
-                conditions.append(
-                    pipe.condition(features, frozenset(np.flatnonzero(pairs.shown[p, 1]).tolist()))
-                )
-            results = pipe.generate(conditions, pictures.joints[:count, 1], list(range(count)))
-        pipe.unet.train()
-        write_sheet(
-            shop.work / "truepose" / "preview.png",
-            [pictures.photos[:count, 0], results, pictures.photos[:count, 1]],
-        )
-        error = (results.astype(np.float64) - pictures.photos[:count, 1]) ** 2
-        psnr = float(np.mean(10 * np.log10(255**2 / error.mean(axis=(1, 2, 3)))))
-        with (shop.work / "truepose" / "preview.csv").open("a", encoding="utf-8") as file:
-            file.write(f"{step},{psnr:.3f}\n")
-
-    return preview
 
 
 def make_card(recipe: Recipe, training: Mapping[str, object]) -> ModelCard:
@@ -269,7 +184,7 @@ def run_assemble(shop: Workshop) -> None:
             f"{shop.recipe.views} views each",
             "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
             "seconds": {
-                name: _logged_seconds(shop.work / name / "loss.csv")
+                name: logged_seconds(shop.work / name / "loss.csv")
                 for name in ("vae", "clip", "parser", "truepose")
             },
             "schedules": {
@@ -286,46 +201,15 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     """Run stages in order; a finished one is not run again, a killed one goes on."""
     runners = {"vae": run_vae, "clip": run_clip, "truepose": run_truepose, "parser": run_parser}
     shop.work.mkdir(parents=True, exist_ok=True)
-    _check_begun(shop)
-    record = shop.work / "times.json"
+    facts = {"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}
+    check_begun(shop.work / "recipe.json", facts, shop.folder)
     for stage in stages:
-        missing = [name for name in NEEDS[stage] if name not in _read_times(record)]
+        missing = [name for name in NEEDS[stage] if name not in shop.times]
         if missing:
             raise UsageError(f"--only {stage}: train {', '.join(missing)} first")
         if stage == "assemble":
             run_assemble(shop)
-        elif stage not in _read_times(record):
+        elif stage not in shop.times:
             started = time.monotonic()
             runners[stage](shop)
-            seconds = round(time.monotonic() - started, 1)
-            text = json.dumps({**_read_times(record), stage: seconds})
-            write_atomically(record, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-
-
-def _check_begun(shop: Workshop) -> None:
-    """Raise UsageError if the folder was begun with another recipe or seed; else note them."""
-    text = json.dumps({"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}, indent=2)
-    begun = shop.work / "recipe.json"
-    if not begun.exists():
-        write_atomically(begun, lambda file: file.write(text.encode()))
-    elif begun.read_text(encoding="utf-8") != text:
-        raise UsageError(f"{shop.folder} was begun with another recipe or seed: name a new --out")
-
-
-def _logged_seconds(path: Path) -> int:
-    """Return the seconds that a log spans; its clock starts anew whenever training goes on."""
-    total = last = 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        seconds = float(line.split(",")[1])
-        if seconds < last:
-            total += last
-        last = seconds
-    return round(total + last)
-
-
-def _read_times(record: Path) -> dict[str, float]:
-    """Return the seconds of every finished stage; stages may run in processes side by side."""
-    times: dict[str, float] = {}
-    if record.exists():
-        times = json.loads(record.read_text(encoding="utf-8"))
-    return times
+            shop.note_time(stage, time.monotonic() - started)

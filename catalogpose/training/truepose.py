@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def studio_pairs(
     for product in range(products):
         latents.append(_latents(vae, pictures.photos[product]))
         for view in range(views):
-            vectors, there = _embed(
+            vectors, there = embed_regions(
                 clip, pictures.photos[product, view], pictures.labels[product, view]
             )
             embeddings.append(vectors)
@@ -89,7 +89,7 @@ def _latents(vae: AutoencoderKL, photos: NDArray[np.uint8]) -> NDArray[np.float3
     return latents
 
 
-def _embed(
+def embed_regions(
     clip: Clip, photo: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
     """Embed every region of a picture: (L, D) and which of the L labels have one."""
@@ -118,6 +118,14 @@ class TruePoseNets(nn.Module):
         self.source_unet = SourceNet(**unet)
         self.source_unet.load_state_dict(self.unet.state_dict(), strict=False)
         self.pose_encoder = PoseEncoder(out_channels=unet["block_out_channels"][0], **pose)
+
+    @classmethod
+    def joined(cls, unet: TargetNet, source_unet: SourceNet, pose_encoder: PoseEncoder) -> Self:
+        """Join nets that exist."""
+        nets = cls.__new__(cls)
+        nn.Module.__init__(nets)
+        nets.unet, nets.source_unet, nets.pose_encoder = unet, source_unet, pose_encoder
+        return nets
 
     def forward(
         self,

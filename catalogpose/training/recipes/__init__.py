@@ -41,8 +41,35 @@ class Recipe:
     """
 
 
-def load_recipe(name: str) -> Recipe:
-    """Read a shipped recipe by name, or a JSON file by path.
+@dataclass(frozen=True, kw_only=True)
+class PhotoRecipe:
+    """How TruePose is trained on a manifest of photos, from weights that exist."""
+
+    name: str
+    """The model's name, for its card."""
+    height: int
+    """Canvas height in pixels."""
+    width: int
+    """Canvas width in pixels."""
+    start: str
+    """Where the weights come from: hub id or folder of a Stable Diffusion 1.5, or of a model of
+    ours. `--model` takes its place."""
+    parser: Mapping[str, Any]
+    """`name`, hub id or folder of a SegFormer; `label_set` of its classes, null: it says itself."""
+    clip: Mapping[str, Any]
+    """`name`, hub id or folder of an open_clip model with safetensors."""
+    truepose: Mapping[str, Any]
+    """`net` (TargetNet's own options), `pose` (PoseEncoder's), `pose_style`, `scheduler`,
+    `objective`, `schedule`, `gradient_checkpointing`, and the card's `steps` and `guidance`. Where
+    the weights are a model's of ours, `net`, `pose` and `scheduler` are that model's."""
+    validation: Mapping[str, Any]
+    """`every` so many steps, on how many `pairs`."""
+    save_minutes: float = 30.0
+    """Least time between checkpoints; one of Stable Diffusion's size is 28 GB."""
+
+
+def load_recipe(name: str) -> Recipe | PhotoRecipe:
+    """Read a shipped recipe by name, or a JSON file by path; one with a `start` is of photos.
 
     Raises:
         UsageError: If there is no such recipe, or it lacks a section.
@@ -52,6 +79,7 @@ def load_recipe(name: str) -> Recipe:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json")))
         raise UsageError(f"no recipe {name!r}; known: {known}, or the path of a JSON file")
     try:
-        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return PhotoRecipe(**values) if "start" in values else Recipe(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from None

@@ -1,0 +1,99 @@
+"""Where a training on photos starts: the weights of Stable Diffusion 1.5, or of a model of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+
+from catalogpose.errors import UsageError
+from catalogpose.training.truepose import TruePoseNets
+from catalogpose.truepose.model import CARD_NAME, read_card
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
+from catalogpose.truepose.siamese import SourceNet, TargetNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a training starts from, in float32."""
+
+    nets: TruePoseNets
+    """What is trained."""
+    scheduler: DDIMScheduler
+    """Whose noise and kind of prediction count."""
+
+
+def is_own_model(start: str) -> bool:
+    """Say whether weights come from a model folder of ours, not from a plain Stable Diffusion."""
+    return (Path(start) / CARD_NAME).is_file()
+
+
+def read_vae(start: str) -> AutoencoderKL:
+    """Load the VAE of a folder or hub id, float32, frozen.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    vae = _load(AutoencoderKL, start, "vae", dtype=torch.float32, use_safetensors=True)
+    return vae.requires_grad_(False).eval()
+
+
+def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: int) -> Origin:
+    """Load the nets and the scheduler that a training starts from.
+
+    Args:
+        start: Hub id or folder of a Stable Diffusion 1.5, or folder of a model of ours.
+        truepose: A recipe's section; see `PhotoRecipe`.
+        clip_width: D, the width of the embeddings.
+        seed: Of what no weights exist for yet.
+
+    Raises:
+        UsageError: If the weights cannot be loaded or do not fit the recipe or the embeddings.
+    """
+    torch.manual_seed(seed)
+    style = truepose["pose_style"]
+    if is_own_model(start):
+        drawn = read_card(Path(start)).pose_style
+        if drawn != style:
+            raise UsageError(
+                f"{start} was trained with pose_style {drawn}, the recipe says {style}"
+            )
+        target = _load(TargetNet, start, "unet", dtype=torch.float32, use_safetensors=True)
+        if target.config.clip_width != clip_width:
+            raise UsageError(
+                f"{start} wants CLIP embeddings of width {target.config.clip_width}, "
+                f"the model folder's CLIP gives {clip_width}"
+            )
+        source = _load(SourceNet, start, "source_unet", dtype=torch.float32)
+        encoder = _load(PoseEncoder, start, "pose_encoder", dtype=torch.float32)
+        scheduler = _load(DDIMScheduler, start, "scheduler")
+        return Origin(nets=TruePoseNets.joined(target, source, encoder), scheduler=scheduler)
+    unet = _load(UNet2DConditionModel, start, "unet", dtype=torch.float32, use_safetensors=True)
+    target = TargetNet.start_from(unet, clip_width=clip_width, **truepose["net"])
+    source = SourceNet.start_from(unet)
+    encoder = PoseEncoder(
+        in_channels=STYLE_CHANNELS[style],
+        out_channels=target.config.block_out_channels[0],
+        **truepose["pose"],
+    )
+    scheduler = DDIMScheduler(**truepose["scheduler"])
+    return Origin(nets=TruePoseNets.joined(target, source, encoder), scheduler=scheduler)
+
+
+def _load(kind: Any, start: str, part: str, **options: Any) -> Any:
+    """Load one part of a folder or hub id; UsageError where that fails."""
+    diffusers_logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(start, subfolder=part, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no {part} could be loaded from {start}: {_first(error)}") from None
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,108 @@
+"""Where a studio recipe is carried out: its folders, its data, and the record of what is done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catalogpose.catalog.files import write_atomically
+from catalogpose.errors import UsageError
+from catalogpose.training.loop import Progress, Schedule
+from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """Where a studio recipe is carried out."""
+
+    recipe: Recipe
+    """What is made."""
+    folder: Path
+    """`work/` holds pictures, checkpoints, losses and sheets; `model/` is the result."""
+    device: str
+    """Where nets are trained."""
+    seed: int = 0
+    """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
+    progress: Progress | None = None
+    """Told what is done; None: nobody is told."""
+
+    @property
+    def work(self) -> Path:
+        """The folder of all that is not the result."""
+        return self.folder / "work"
+
+    @property
+    def model(self) -> Path:
+        """The model folder that is made."""
+        return self.folder / "model"
+
+    def schedule(self, options: Mapping[str, Any]) -> Schedule:
+        """Return the schedule of a recipe's section, and seed the first weights of its net."""
+        torch.manual_seed(self.seed)
+        return Schedule(**options["schedule"], seed=self.seed)
+
+    def pictures(self, split: str) -> Pictures:
+        """Draw, or read again, a split's pictures: all to learn from, a few to look at."""
+        recipe = self.recipe
+        products = recipe.products if split == "train" else min(24, recipe.products)
+        size = (recipe.height, recipe.width)
+        return draw_pictures(
+            self.work / "pictures",
+            split,
+            products,
+            recipe.views,
+            size,
+            workers=os.cpu_count() or 1,
+            progress=self.progress,
+        )
+
+    @property
+    def times(self) -> dict[str, float]:
+        """The seconds of every finished stage; stages may run in processes side by side."""
+        record = self.work / "times.json"
+        times: dict[str, float] = {}
+        if record.exists():
+            times = json.loads(record.read_text(encoding="utf-8"))
+        return times
+
+    def note_time(self, stage: str, seconds: float) -> None:
+        """Record that a stage is finished."""
+        text = json.dumps({**self.times, stage: round(seconds, 1)})
+        write_atomically(self.work / "times.json", lambda file: file.write(text.encode()))
+
+
+def check_begun(path: Path, facts: Mapping[str, object], folder: Path) -> None:
+    """Note in a JSON file what decides a training; a training that goes on must have the same.
+
+    Raises:
+        UsageError: If `folder` was begun with other facts; it names those that differ.
+    """
+    plain = json.loads(json.dumps(facts))
+    if not path.exists():
+        text = json.dumps(plain, indent=2)
+        write_atomically(path, lambda file: file.write(text.encode()))
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in plain if plain[key] != before.get(key)]
+    if changed:
+        raise UsageError(
+            f"{folder} was begun with another {' and '.join(changed)}: name a new --out"
+        )
+
+
+def logged_seconds(path: Path) -> int:
+    """Return the seconds that a log spans; its clock starts anew whenever training goes on."""
+    total = last = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        seconds = float(line.split(",")[1])
+        if seconds < last:
+            total += last
+        last = seconds
+    return round(total + last)
