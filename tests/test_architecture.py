@@ -27,7 +27,7 @@ DOORS = {
     "transformers": ("perception/",),
     "diffusers": ("truepose/", "training/"),
     "accelerate": ("training/",),
-    "huggingface_hub": ("truepose/", "commands/model.py"),
+    "huggingface_hub": ("truepose/", "training/", "commands/model.py"),
     "pyarrow": ("catalog/", "run/ledger.py"),
     "pandas": ("quality/", "commands/report.py"),
     "jinja2": ("quality/", "commands/report.py"),

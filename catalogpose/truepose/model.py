@@ -50,7 +50,8 @@ class ModelCard:
     training: Mapping[str, object] = field(default_factory=dict)
     """Data, hardware, hours and steps of the training, for people. `data` says what was seen and is
     asked for before a model is published; the model's page also has places for `data_licence`,
-    `datasets` and `base_model` (hub ids) and `measured` (names and figures)."""
+    `datasets` and `base_model` (hub ids) and `measured` (names and figures). A folder whose
+    `parser/` or `clip/` is somebody else's names their origins and licences as `companions`."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every safetensors file by its path in the folder; written when the folder is."""
     schema: int = SCHEMA

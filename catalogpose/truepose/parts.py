@@ -31,9 +31,7 @@ SUFFIXES = (".json", ".safetensors", ".txt")
 UNET_CONFIG = "unet/config.json"
 """TargetNet's settings."""
 
-NET_SETTINGS = (
-    "fusion", "hpfa_residual", "label_bias", "delta", "sigma", "region_count", "clip_width"
-)  # fmt: skip
+NET_SETTINGS = ("fusion", "delta", "sigma", "region_count", "clip_width")
 """TargetNet's own settings among those of a plain UNet; a folder shows those that it has."""
 
 

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
         (folder / net).mkdir(parents=True)
         save_file({"w": np.ones((2, 3), np.float16)}, folder / net / "model.safetensors")
         (folder / net / "config.json").write_text("{}")
-    (folder / "unet" / "config.json").write_text('{"hpfa_residual": true, "act_fn": "silu"}')
+    (folder / "unet" / "config.json").write_text('{"fusion": "concat", "act_fn": "silu"}')
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     (folder / "model_index.json").write_text("{}")
@@ -81,7 +81,7 @@ def test_a_folder_is_told_in_full(folder: Path) -> None:
     assert {part.kinds for part in found.parts} == {("F16",)}
     size = (folder / "unet" / "model.safetensors").stat().st_size
     assert {part.bytes for part in found.parts} == {size}
-    assert found.settings == {"hpfa_residual": True}
+    assert found.settings == {"fusion": "concat"}
     assert found.companions == {"parser": True, "clip": False}
     assert (found.weights, found.faults, found.exit_code) == ("the card's", (), 0)
     for word in ("trial", "64 x 48", "Apache-2.0", "ten drawings", "clip/ no", f"{5 * size:,} b"):

@@ -1,0 +1,35 @@
+import inspect
+from pathlib import Path
+
+import pytest
+
+from catalogpose.errors import UsageError
+from catalogpose.truepose.model import BUNDLED
+from catalogpose.truepose.parts import NET_SETTINGS, read_net_settings, read_parts
+from catalogpose.truepose.pose_encoder import PoseEncoder
+from catalogpose.truepose.siamese import TargetNet
+
+
+def test_the_nets_own_settings_are_all_told() -> None:
+    """What TargetNet takes beyond a plain UNet's options is what is read of its config."""
+    own = set(inspect.signature(TargetNet.__init__).parameters) - {"self", "unet"}
+    assert set(NET_SETTINGS) == own
+
+
+def test_parameters_are_the_nets() -> None:
+    """The heads of the bundled files announce as many numbers as the loaded net has."""
+    net = PoseEncoder.from_pretrained(BUNDLED / "pose_encoder")
+    expected = sum(parameter.numel() for parameter in net.parameters())
+    found = {part.name: part.parameters for part in read_parts(BUNDLED)}
+    assert found["pose_encoder"] == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_config_is_named(tmp_path: Path, text: str) -> None:
+    """A config that is no JSON object is one plain line; a missing one has no settings."""
+    assert read_net_settings(tmp_path) == {}
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"unet/config.json is not") as error:
+        read_net_settings(tmp_path)
+    assert "\n" not in str(error.value)
