@@ -78,8 +78,11 @@ def check_pose(path: Path) -> None:
     _read(Path(path))
 
 
-def write_pose(path: Path, pose: Pose) -> None:
-    """Write a pose as our own JSON, atomically; missing joints become null."""
+def write_pose(path: Path, pose: Pose, *, synced: bool = True) -> None:
+    """Write a pose as our own JSON, atomically; missing joints become null.
+
+    `synced` is that of `write_atomically`.
+    """
     joints = [
         [round(float(number), 3) for number in joint] if joint[2] > 0 else None
         for joint in pose.joints
@@ -92,7 +95,7 @@ def write_pose(path: Path, pose: Pose) -> None:
         "joints": joints,
     }
     content = json.dumps(value, allow_nan=False).encode() + b"\n"
-    write_atomically(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content), synced=synced)
 
 
 def _read(path: Path) -> _PoseFile:
