@@ -60,8 +60,8 @@ class EnvironmentFault(CatalogposeError):  # noqa: N818  # EnvironmentError is P
 class RowError(CatalogposeError):
     """One row cannot be done; the run records it and goes on.
 
-    `stage` says where in the row's journey: `photo`, `parsing`, `pose`, `embedding`, `generate`,
-    `write`, `worker`.
+    `stage` says where in the row's journey: `photo`, `reference`, `parsing`, `pose`, `embedding`,
+    `generate`, `write`, `worker`.
     `error_class` is a short fixed word to count by, such as `truncated` or `too-large`.
     """
 

@@ -117,6 +117,25 @@ class Region:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The photo on which the source's cloth shall appear, for style transfer, and where."""
+
+    photo: Path
+    """The photo that stays as it is elsewhere."""
+    regions: tuple[str, ...] = ()
+    """Names of `LABELS` whose regions in the photo take the source's cloth; empty where `mask` says
+    which.
+    """
+    mask: Path | None = None
+    """A PNG of the photo's size, white where the source's cloth shall appear; None: `regions` say.
+    """
+    parsing: Path | None = None
+    """A ready parsing map of the photo; None: the parser makes one where `regions` need it."""
+    label_set: str | None = None
+    """The label set of `parsing`; None only where `parsing` is None."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One row of a manifest, its paths resolved."""
 
@@ -127,10 +146,10 @@ class Row:
     source: Path
     """The photo to re-pose."""
     pose: Path
-    """The target pose, a JSON file."""
+    """The target pose, a JSON file; in a row with `reference` that of the person in it."""
     pose_size: tuple[int, int] | None = None
     """Width and height of the pose's canvas; None: what the file says, else the upright source's
-    size.
+    size, or the upright reference's.
     """
     target: Path | None = None
     """The true picture, for `report`; None where none exists."""
@@ -142,6 +161,8 @@ class Row:
     """A ready parsing map of the source; None: the parser makes one."""
     label_set: str | None = None
     """The label set of `parsing`; None only where `parsing` is None."""
+    reference: Reference | None = None
+    """The photo on which the source's cloth shall appear; None: the source itself is re-posed."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """The manifest's other columns, carried through untouched."""
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from catalogpose.catalog.labels import LABEL_SETS
+from catalogpose.catalog.references import split_regions
 
 REQUIRED = ("id", "source", "pose")
-"""Columns without which a file is no manifest."""
+"""Columns that every manifest we write has; `reference_pose` can stand for `pose`."""
 
 OPTIONAL: Mapping[str, pa.DataType] = {
     "pose_width": pa.int64(),
@@ -20,11 +21,19 @@ OPTIONAL: Mapping[str, pa.DataType] = {
     "seed": pa.int64(),
     "parsing": pa.string(),
     "label_set": pa.string(),
+    "reference": pa.string(),
+    "reference_pose": pa.string(),
+    "reference_regions": pa.string(),
+    "reference_parsing": pa.string(),
+    "reference_label_set": pa.string(),
 }
 """Columns that we understand beside the required ones, and their types in Parquet."""
 
 NOT_YET = ("prompt", "pose_map", "region_prompts", "keep", "exclude_products")
-"""Columns kept for what comes later and refused until then, as is `reference` and all after it."""
+"""Columns kept for what comes later and refused until then."""
+
+REFERENCE = tuple(name for name in OPTIONAL if name.startswith("reference"))
+"""Columns of style transfer; other names that begin so are taken for misspelt ones."""
 
 RESULT_COLUMNS = ("status", "output", "output_sha256", "source_sha256", "stage", "error_class",
                   "error_message", "attempts", "seconds", "device", "fingerprint")  # fmt: skip
@@ -46,8 +55,10 @@ Fault = Callable[[str, str], None]
 
 def column_fault(field: pa.Field) -> str | None:
     """Say what is wrong with a manifest's column; None where nothing is."""
-    if field.name in NOT_YET or field.name.startswith("reference"):
+    if field.name in NOT_YET:
         return "not yet supported; remove it"
+    if field.name.startswith("reference") and field.name not in REFERENCE:
+        return f"unknown; known are {', '.join(REFERENCE)}"
     if field.name in RESULT_COLUMNS:
         return "the name belongs to results.parquet; rename it"
     if field.name not in (*REQUIRED, *OPTIONAL):
@@ -63,11 +74,13 @@ def column_fault(field: pa.Field) -> str | None:
 def read_cells(cells: Mapping[str, object], fault: Fault) -> dict[str, str | int | None]:
     """Return the understood columns of a row, None where absent or faulty."""
     values: dict[str, str | int | None] = {}
-    for name in (*REQUIRED, "target", "product", "parsing", "label_set"):
+    for name in (*REQUIRED, "target", "product", "parsing", "label_set", *REFERENCE):
         cell = cells.get(name)
         values[name] = str(cell) if cell is not None and str(cell).strip() else None
-        if name in REQUIRED and values[name] is None:
+    for name in ("id", "source"):
+        if values[name] is None:
             fault(name, "empty")
+    _check_pose_and_reference(values, fault)
     values["pose_width"] = _whole(cells, "pose_width", 1, MAX_POSE_SIDE, fault)
     values["pose_height"] = _whole(cells, "pose_height", 1, MAX_POSE_SIDE, fault)
     values["seed"] = _whole(cells, "seed", 0, MAX_SEED, fault)
@@ -75,12 +88,41 @@ def read_cells(cells: Mapping[str, object], fault: Fault) -> dict[str, str | int
     given = {side for side in sides if _is_given(cells.get(side))}
     if len(given) == 1:
         fault((sides - given).pop(), f"empty beside {given.pop()}; give both or neither")
-    label_set = values["label_set"]
-    if label_set is not None and label_set not in LABEL_SETS:
-        fault("label_set", f"unknown label set {label_set!r}; known: {', '.join(LABEL_SETS)}")
-    if values["parsing"] is not None and label_set is None:
-        fault("label_set", "empty beside parsing; name the map's label set")
+    for prefix in ("", "reference_"):
+        _check_label_set(values, prefix, fault)
     return values
+
+
+def _check_label_set(values: Mapping[str, str | int | None], prefix: str, fault: Fault) -> None:
+    """Check that a ready map has a label set that we know."""
+    column = f"{prefix}label_set"
+    label_set = values[column]
+    if label_set is not None and label_set not in LABEL_SETS:
+        fault(column, f"unknown label set {label_set!r}; known: {', '.join(LABEL_SETS)}")
+    if values[f"{prefix}parsing"] is not None and label_set is None:
+        fault(column, f"empty beside {prefix}parsing; name the map's label set")
+
+
+def _check_pose_and_reference(values: dict[str, str | int | None], fault: Fault) -> None:
+    """Check that a row has either a pose, or a reference with its pose and regions."""
+    if values["reference"] is None:
+        if values["pose"] is None:
+            fault("pose", "empty")
+        for name in REFERENCE:
+            if values[name] is not None:
+                fault(name, "given without reference; give both or neither")
+        return
+    if values["pose"] is not None:
+        fault("pose", "given beside reference; leave it empty, the pose is reference_pose's")
+    for name in ("reference_pose", "reference_regions"):
+        if values[name] is None:
+            fault(name, "empty beside reference")
+    if values["reference_regions"] is not None:
+        try:
+            split_regions(str(values["reference_regions"]))
+        except ValueError as error:
+            fault("reference_regions", str(error))
+            values["reference_regions"] = None
 
 
 def _is_given(cell: object) -> bool:

@@ -13,12 +13,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from catalogpose.catalog.columns import OPTIONAL, REQUIRED, column_fault, noting, read_cells, shown
+from catalogpose.catalog.columns import (
+    OPTIONAL,
+    REFERENCE,
+    REQUIRED,
+    Fault,
+    column_fault,
+    noting,
+    read_cells,
+    shown,
+)
 from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.poses import check_pose
+from catalogpose.catalog.references import mask_fault, shape_fault, split_regions
 from catalogpose.catalog.tables import Table, TableError, open_table, write_table
 from catalogpose.errors import ManifestError, RowError, UsageError
-from catalogpose.records import Row
+from catalogpose.records import Reference, Row
+
+POSES = ("pose", "reference_pose")
+"""Columns that name pose files."""
 
 PEEK = 4096
 """Rows that `write_manifest` looks at to see which columns are in use."""
@@ -81,6 +94,8 @@ class _Check:
         self.found: list[tuple[int, str]] = []
         self._is_file = lru_cache(65_536)(os.path.isfile)
         self._pose_fault = lru_cache(65_536)(_pose_fault)
+        self._mask_fault = lru_cache(65_536)(mask_fault)
+        self._shape_fault = lru_cache(65_536)(shape_fault)
 
     def row(self, cells: Mapping[str, object]) -> None:
         """Check one row and that its files exist; a photo is decoded later."""
@@ -90,15 +105,38 @@ class _Check:
         values = read_cells(cells, fault)
         if values["id"] is not None:
             self.hashes.append(_hash(str(values["id"])))
-        for column in ("source", "pose", "target", "parsing"):
-            if values[column] is None:
-                continue
-            file = self.folder / str(values[column])
+        sound = True
+        for column, name in _files(values):
+            file = self.folder / name
             if not self._is_file(file):
-                fault(column, f"missing file {shown(str(values[column]))}")
-            elif column == "pose" and (reason := self._pose_fault(file)):
-                fault(column, f"unreadable file {shown(str(values[column]))}; {reason}")
+                fault(column, f"missing file {shown(name)}")
+                sound = False
+            elif column in POSES and (reason := self._pose_fault(file)):
+                fault(column, f"unreadable file {shown(name)}; {reason}")
+                sound = False
+        if not lines and sound and values["reference"] is not None:
+            self._reference(_make_row(self.count, values, {}, self.folder), fault)
         self.found.extend((self.count, line) for line in lines)
+
+    def _reference(self, row: Row, fault: Fault) -> None:
+        """Check that mask and pose lie on the reference, by its header alone."""
+        assert row.reference is not None  # whoever calls has looked
+        photo, mask = row.reference.photo, row.reference.mask
+        if mask is not None and (reason := self._mask_fault(mask, photo)):
+            fault("reference_regions", reason)
+        if reason := self._shape_fault(row.pose, row.pose_size, photo):
+            fault("reference_pose", reason)
+
+
+def _files(values: Mapping[str, str | int | None]) -> Iterator[tuple[str, str]]:
+    """Yield column and name of every file that a row names."""
+    for column in ("source", *POSES, "target", "parsing", "reference", "reference_parsing"):
+        if values[column] is not None:
+            yield column, str(values[column])
+    if values["reference_regions"] is not None:
+        mask = split_regions(str(values["reference_regions"]))[1]
+        if mask is not None:
+            yield "reference_regions", mask
 
 
 def _open(path: Path) -> Table:
@@ -111,6 +149,7 @@ def _open(path: Path) -> Table:
         f"column {name}: missing; a manifest has the columns id, source and pose"
         for name in REQUIRED
         if name not in table.schema.names
+        and not (name == "pose" and "reference_pose" in table.schema.names)
     ]
     for field in table.schema:
         reason = column_fault(field)
@@ -137,14 +176,30 @@ def _make_row(
         number=number,
         id=str(values["id"]),
         source=folder / str(values["source"]),
-        pose=folder / str(values["pose"]),
+        pose=folder / str(values["pose"] or values["reference_pose"]),
         pose_size=None if width is None or height is None else (int(width), int(height)),
         target=file("target"),
         product=text("product"),
         seed=None if seed is None else int(seed),
         parsing=file("parsing"),
         label_set=text("label_set") if values["parsing"] is not None else None,
+        reference=_make_reference(values, folder),
         extra={name: cell for name, cell in cells.items() if name not in (*REQUIRED, *OPTIONAL)},
+    )
+
+
+def _make_reference(values: Mapping[str, str | int | None], folder: Path) -> Reference | None:
+    """Build the reference of a row without fault; None where it has none."""
+    if values["reference"] is None:
+        return None
+    regions, mask = split_regions(str(values["reference_regions"]))
+    ready = values["reference_parsing"]
+    return Reference(
+        photo=folder / str(values["reference"]),
+        regions=regions,
+        mask=None if mask is None else folder / mask,
+        parsing=None if ready is None else folder / str(ready),
+        label_set=None if ready is None else str(values["reference_label_set"]),
     )
 
 
@@ -215,7 +270,7 @@ def _write_cells(row: Row, folder: Path) -> dict[str, object]:
         **row.extra,
         "id": row.id,
         "source": _relative(row.source, folder),
-        "pose": _relative(row.pose, folder),
+        "pose": _relative(row.pose, folder) if row.reference is None else None,
         "pose_width": width,
         "pose_height": height,
         "target": _relative(row.target, folder),
@@ -223,6 +278,21 @@ def _write_cells(row: Row, folder: Path) -> dict[str, object]:
         "seed": row.seed,
         "parsing": _relative(row.parsing, folder),
         "label_set": row.label_set,
+        **_reference_cells(row, folder),
+    }
+
+
+def _reference_cells(row: Row, folder: Path) -> dict[str, object]:
+    """Return the cells of a row's reference, None where it has none."""
+    reference = row.reference
+    if reference is None:
+        return dict.fromkeys(REFERENCE)
+    return {
+        "reference": _relative(reference.photo, folder),
+        "reference_pose": _relative(row.pose, folder),
+        "reference_regions": ",".join(reference.regions) or _relative(reference.mask, folder),
+        "reference_parsing": _relative(reference.parsing, folder),
+        "reference_label_set": reference.label_set,
     }
 
 

@@ -76,6 +76,18 @@ def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
     return Photo(picture=picture, sha256=hashlib.sha256(content).hexdigest())
 
 
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Return a photo's upright width and height from its header; None where that cannot be read."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            # Pillow would decode a whole PNG to look for tags behind the picture; few have any.
+            tagged = image.format != "PNG" or "exif" in image.info
+            turned = tagged and _orientation(image) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except Exception:  # damaged bytes make decoders raise nearly anything
+        return None
+
+
 def _error(error_class: str, message: str) -> RowError:
     """Return the error of a photo that cannot be used."""
     return RowError("photo", error_class, message)

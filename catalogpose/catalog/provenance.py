@@ -61,6 +61,13 @@ class Provenance:
     """The product's id; None where the manifest names none, and then no property is written."""
     source_sha256: str
     """Hash of the source photo's file."""
+    reference_sha256: str | None = None
+    """Hash of the reference photo's file, where the source's cloth was put on one; None elsewhere.
+    """
+    reference_regions: str | None = None
+    """Labels of the reference's regions that took the source's cloth; None where none are named."""
+    reference_mask_sha256: str | None = None
+    """Hash of the mask file that said where; None where `reference_regions` did."""
     pose_digest: str
     """Hash of the pose as it was used."""
     model: str

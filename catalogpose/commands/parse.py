@@ -1,4 +1,6 @@
-"""`catalogpose parse`: the maps and embeddings of all sources, made once and kept in the cache."""
+"""`catalogpose parse`: the maps and embeddings of all sources, and the maps of all references,
+made once and kept in the cache.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from catalogpose.catalog.cache import default_cache_folder
 from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.manifest import check_manifest, read_rows
 from catalogpose.catalog.photos import read_photo
+from catalogpose.catalog.references import read_mask
 from catalogpose.config import ParseOptions, Progress
 from catalogpose.errors import RowError
-from catalogpose.records import Row
+from catalogpose.records import Reference, Row
 from catalogpose.run.perceive import Perception
 from catalogpose.truepose.model import resolve_model
 
@@ -29,6 +32,8 @@ class ParseSummary:
     """Rows of the manifest."""
     sources: int
     """Different photos among them, by content; photos that cannot be read count by their paths."""
+    references: int
+    """Different reference photos, counted in the same way."""
     parsed: int
     """Maps that the parser made."""
     embedded: int
@@ -55,8 +60,11 @@ class ParseSummary:
             )
         else:
             did = f"nothing to compute, {self.cached} in the cache before"
+        photos = f"{self.sources} sources"
+        if self.references:
+            photos += f", {self.references} references"
         lines = [
-            f"{self.rows} rows, {self.sources} sources: {did}, {len(self.failed)} rows failed; "
+            f"{self.rows} rows, {photos}: {did}, {len(self.failed)} rows failed; "
             f"{self.seconds:.1f} s; {self.cache}"
         ]
         for row_id, stage, reason in self.failed[:SHOWN_FAILURES]:
@@ -67,7 +75,7 @@ class ParseSummary:
 
 
 def parse_manifest(options: ParseOptions, progress: Progress | None = None) -> ParseSummary:
-    """Fill the cache with what `generate` needs of the sources of a manifest.
+    """Fill the cache with what `generate` needs of the sources and references of a manifest.
 
     A photo that cannot be done fails its rows, not the command. A second call with the same photos
     and model computes nothing and loads no model; one that was killed goes on with what was not yet
@@ -88,6 +96,7 @@ def parse_manifest(options: ParseOptions, progress: Progress | None = None) -> P
     return ParseSummary(
         rows=rows,
         sources=len(sources.photos),
+        references=len(sources.references),
         parsed=eyes.parsed,
         embedded=eyes.embedded,
         cached=eyes.recalled,
@@ -98,17 +107,25 @@ def parse_manifest(options: ParseOptions, progress: Progress | None = None) -> P
 
 
 class _Sources:
-    """The sources met so far; each is seen once, however many rows it has."""
+    """The sources and references met so far; each is seen once, however many rows it has."""
 
     def __init__(self, eyes: Perception) -> None:
         """Start before the first row."""
         self.photos: set[str] = set()
+        self.references: set[str] = set()
         self._eyes = eyes
-        self._outcomes: dict[tuple[str, str | None, str | None], RowError | None] = {}
+        self._outcomes: dict[tuple[str | None, ...], RowError | None] = {}
         self._hash = lru_cache(4096)(_hash_or_path)
 
     def see(self, row: Row) -> RowError | None:
-        """Make sure that the cache has all of a row's source; return why it cannot, else None."""
+        """Make sure that the cache has all of a row's photos; return why it cannot, else None."""
+        error = self._see_source(row)
+        if error is None and row.reference is not None:
+            error = self._see_reference(row.reference)
+        return error
+
+    def _see_source(self, row: Row) -> RowError | None:
+        """See a row's source, unless it was met before."""
         sha256 = self._hash(row.source)
         self.photos.add(sha256)
         ready = None if row.parsing is None else self._hash(row.parsing)
@@ -116,6 +133,31 @@ class _Sources:
         if key not in self._outcomes:
             self._outcomes[key] = self._look(row, sha256)
         return self._outcomes[key]
+
+    def _see_reference(self, reference: Reference) -> RowError | None:
+        """See a row's reference, unless it was met before."""
+        sha256 = self._hash(reference.photo)
+        self.references.add(sha256)
+        files = (reference.mask, reference.parsing)
+        mask, ready = (None if file is None else self._hash(file) for file in files)
+        key = ("reference", sha256, mask, ready, reference.label_set)
+        if key not in self._outcomes:
+            self._outcomes[key] = self._look_at_reference(reference, sha256)
+        return self._outcomes[key]
+
+    def _look_at_reference(self, reference: Reference, sha256: str) -> RowError | None:
+        """See one reference that was not met before; one with a mask file needs no map."""
+        try:
+            if reference.mask is not None:
+                read_photo(reference.photo)
+                read_mask(reference.mask)
+            elif reference.parsing is not None or not self._eyes.recall_map(sha256):
+                photo = read_photo(reference.photo)
+                self._eyes.see_map(photo, reference.parsing, reference.label_set)
+        except RowError as error:
+            message = f"the reference: {error.message}"
+            return RowError("reference", error.error_class, message)
+        return None
 
     def _look(self, row: Row, sha256: str) -> RowError | None:
         """See one source that was not met before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,12 +22,17 @@ from catalogpose.quality.skeleton import Skeleton, make_skeleton
 def make_examples(rows: Iterable[tuple[Finished, Mapping[Hashable, Any]]]) -> Iterator[Example]:
     """Yield what the page shows of each row and its line of scores; what cannot be read is None."""
     for row, scores in rows:
-        source, size = _source(row)
+        source, size = _photo(row.source)
+        reference, reference_size = _photo(row.reference) if row.reference else (None, None)
+        if row.reference:
+            size = reference_size
         result, target, output_size = _output_and_target(row)
         yield Example(
             id=row.id,
             product=row.product,
             source=source,
+            reference=reference,
+            styled=row.reference is not None,
             pose=_pose(row, size, output_size or size),
             result=result,
             target=target,
@@ -51,10 +57,10 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, float) and pd.notna(value) else None
 
 
-def _source(row: Finished) -> tuple[Thumbnail | None, tuple[int, int] | None]:
-    """Return the source photo, small, and its upright width and height in pixels."""
+def _photo(path: Path) -> tuple[Thumbnail | None, tuple[int, int] | None]:
+    """Return a photo, small, and its upright width and height in pixels."""
     try:
-        picture = read_photo(row.source).picture
+        picture = read_photo(path).picture
     except RowError:
         return None, None
     return make_thumbnail(picture), (picture.shape[1], picture.shape[0])

@@ -58,6 +58,12 @@ class Example:
     """The product's id; None where the manifest names none."""
     source: Thumbnail | None
     """The source photo; None where it could not be read any more."""
+    reference: Thumbnail | None
+    """The photo that took the source's cloth; None where it could not be read any more, or where
+    the row is not `styled`.
+    """
+    styled: bool
+    """Whether the row has a reference."""
     pose: Skeleton | None
     """The pose; None where it could not be read any more."""
     result: Thumbnail | None

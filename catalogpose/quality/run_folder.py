@@ -13,7 +13,8 @@ import pandas as pd
 from catalogpose.errors import UsageError
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
-           "product", "stage", "error_class", "error_message", "seconds", "device")  # fmt: skip
+           "product", "reference", "reference_pose", "stage", "error_class", "error_message",
+           "seconds", "device")  # fmt: skip
 """Columns of `results.parquet` that a report reads; the manifest may lack the optional ones."""
 
 
@@ -26,11 +27,13 @@ class Finished:
     source: Path
     """The source photo."""
     pose: Path
-    """The target pose."""
+    """The target pose; of a row with a reference that of the person in it."""
     pose_size: tuple[int, int] | None
     """Width and height of the pose's canvas; None where the manifest names none."""
     target: Path | None
     """The true picture; None where the row has none."""
+    reference: Path | None
+    """The photo that took the source's cloth; None where the source was re-posed."""
     product: str | None
     """The product's id; None where the manifest names none."""
     group: str
@@ -97,12 +100,14 @@ def _make_finished(folder: Path, cells: Any) -> Finished:
     """Resolve one line of `results.parquet` against the run folder."""
     sized = pd.notna(cells.pose_width) and pd.notna(cells.pose_height)
     target, product = text_or_none(cells.target), text_or_none(cells.product)
+    reference = text_or_none(cells.reference)
     return Finished(
         id=cells.id,
         source=folder / cells.source,
-        pose=folder / cells.pose,
+        pose=folder / (cells.reference_pose if reference else cells.pose),
         pose_size=(int(cells.pose_width), int(cells.pose_height)) if sized else None,
         target=folder / target if target else None,
+        reference=folder / reference if reference else None,
         product=product,
         group=product or cells.source,
         output=folder / cells.output,

@@ -65,13 +65,7 @@ class Perception:
         failures of the models on it are remembered.
         """
         done_before = self.parsed + self.embedded
-        if parsing is not None:
-            assert label_set is not None  # a manifest with the one and not the other is refused
-            labels = maps.read_parsing_map(parsing, label_set)
-            if labels.shape != photo.picture.shape[:2]:
-                raise _wrong_size(labels, photo)
-        else:
-            labels = self._parse(photo)
+        labels = self._map_of(photo, parsing, label_set)
         clips = self._clips(ready=parsing is not None)
         key = self._clip_key(photo.sha256, parsing, label_set)
         record = clips.get(key)
@@ -82,6 +76,24 @@ class Perception:
         assert isinstance(record, ClipRecord)
         self.recalled += self.parsed + self.embedded == done_before
         return Seen(labels=labels, regions=record.regions, embeddings=record.embeddings)
+
+    def see_map(
+        self, photo: Photo, parsing: Path | None, label_set: str | None
+    ) -> NDArray[np.uint8]:
+        """Return a photo's map (H, W) in common ids, without embeddings: all a reference needs.
+
+        The arguments and errors are those of `look`.
+        """
+        done_before = self.parsed
+        labels = self._map_of(photo, parsing, label_set)
+        self.recalled += self.parsed == done_before
+        return labels
+
+    def recall_map(self, sha256: str) -> bool:
+        """Say whether the cache holds the parser's map of the photo with this hash."""
+        known = isinstance(self._maps.get(sha256), ParseRecord)
+        self.recalled += known
+        return known
 
     def recall(self, sha256: str, parsing: Path | None, label_set: str | None) -> bool:
         """Say whether the caches hold all that `look` needs for the photo with this hash.
@@ -117,6 +129,18 @@ class Perception:
     ) -> None:
         # Also after an error: what is computed is computed.
         self.flush()
+
+    def _map_of(
+        self, photo: Photo, parsing: Path | None, label_set: str | None
+    ) -> NDArray[np.uint8]:
+        """Return a photo's map (H, W) in common ids: the ready one, else the parser's."""
+        if parsing is None:
+            return self._parse(photo)
+        assert label_set is not None  # a manifest with the one and not the other is refused
+        labels = maps.read_parsing_map(parsing, label_set)
+        if labels.shape != photo.picture.shape[:2]:
+            raise _wrong_size(labels, photo)
+        return labels
 
     def _parse(self, photo: Photo) -> NDArray[np.uint8]:
         """Return the parser's map (H, W) of a photo in common ids; `RowError` where it fails."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogpose.catalog.files import sha256_file, sha256_json
-from catalogpose.records import Outcome, Row
+from catalogpose.records import Outcome, Reference, Row
 from catalogpose.truepose.model import CARD_NAME, ModelCard
 
 PICTURE_VERSION = 1
@@ -30,6 +30,10 @@ class Job:
     """Hash of the photo's file; None where it cannot be read."""
     source_key: str
     """Hash of the photo, its map and its label set; rows with one key share their features."""
+    reference_key: str | None = None
+    """The same of the reference; None where the row has none."""
+    mask_sha256: str | None = None
+    """Hash of the reference's mask file; None where the row has none, or it cannot be read."""
     attempt: int = 1
     """How often the row was tried, this time included."""
 
@@ -94,8 +98,11 @@ def row_seed(run_seed: int, row_id: str) -> int:
 
 def row_digest(row: Row, seed: int, fingerprint: str, hashes: FileHashes) -> str:
     """Return the hash of everything that decides a row's picture; a file counts by its bytes."""
+    # Only rows that have one: digests of the others stay what they were before there were any.
+    style = {} if row.reference is None else {"reference": _reference_state(row.reference, hashes)}
     return sha256_json(
         {
+            **style,
             "source": hashes(row.source),
             "pose": hashes(row.pose),
             "pose_size": row.pose_size,
@@ -105,6 +112,17 @@ def row_digest(row: Row, seed: int, fingerprint: str, hashes: FileHashes) -> str
             "fingerprint": fingerprint,
         }
     )
+
+
+def _reference_state(reference: Reference, hashes: FileHashes) -> dict[str, object]:
+    """Return all of a reference that decides a picture; the order of its regions does not."""
+    return {
+        "photo": hashes(reference.photo),
+        "regions": sorted(reference.regions),
+        "mask": reference.mask and hashes(reference.mask),
+        "parsing": reference.parsing and hashes(reference.parsing),
+        "label_set": reference.label_set,
+    }
 
 
 def make_plan(
@@ -147,8 +165,27 @@ def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes
     key = sha256_json(
         [source or str(row.source), row.parsing and hashes(row.parsing), row.label_set]
     )
+    reference = row.reference
+    mask = None if reference is None else reference.mask
     return Job(
-        row=row, seed=seed, digest=digest, source_sha256=source, source_key=key, attempt=attempt
+        row=row,
+        seed=seed,
+        digest=digest,
+        source_sha256=source,
+        source_key=key,
+        reference_key=None if reference is None else _reference_key(reference, hashes),
+        mask_sha256=None if mask is None else hashes(mask),
+        attempt=attempt,
+    )
+
+
+def _reference_key(reference: Reference, hashes: FileHashes) -> str:
+    """Return what rows have in common whose reference needs one look: photo and map, no regions."""
+    photo = hashes(reference.photo) or str(reference.photo)
+    if reference.mask is not None:
+        return sha256_json([photo])  # a mask file needs no map
+    return sha256_json(
+        [photo, reference.parsing and hashes(reference.parsing), reference.label_set]
     )
 
 

@@ -6,61 +6,37 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalogpose.catalog.canvas import fit_joints, fit_map, fit_photo
+from catalogpose.catalog.canvas import fit_joints
 from catalogpose.catalog.files import output_name
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
-from catalogpose.catalog.photos import read_photo
 from catalogpose.catalog.poses import read_pose
 from catalogpose.catalog.provenance import Provenance, write_picture
 from catalogpose.errors import EnvironmentFault, RowError
-from catalogpose.records import LABELS, Letterbox, Outcome
+from catalogpose.records import LABELS, Outcome
+from catalogpose.run.memory import Memory, SeenReference, Source
 from catalogpose.run.plan import Job, model_fingerprint
 from catalogpose.run.process import IMAGES, WorkerSettings, failed_outcome
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
-    from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures
-
-SOURCES_KEPT = 8
-"""Sources whose features stay in memory; the rows of one source usually follow each other."""
-
-CONDITIONS_KEPT = 16
-"""Pairs of a source and a label set whose conditions stay in memory."""
+    from catalogpose.truepose.pipeline import KeptReference, PoseConditions
 
 SOFTWARE = ("catalogpose", "torch", "diffusers")
 """Distributions whose versions each picture names."""
 
-OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed")
+OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed", "reference_regions")
 """Provenance that an outcome or its row holds anyway."""
 
 OOM = RowError("generate", "oom", "the GPU's memory is too small for this row")
 """Why a row fails that does not fit even alone."""
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """What is kept of a source between its rows."""
-
-    features: SourceFeatures
-    """All that the model says of it."""
-    size: tuple[int, int]
-    """Width and height of the upright photo, in pixels."""
-    sha256: str
-    """Hash of the photo's file."""
-    regions: frozenset[int]
-    """Label ids of the regions found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +45,12 @@ class _Prepared:
 
     job: Job
     """The job."""
-    source: _Source
+    source: Source
     """Its source."""
+    seen: SeenReference | None
+    """Its reference; None where the row has none."""
+    kept: KeptReference | None
+    """The reference as the sampler takes it; None where the row has none."""
     shown: frozenset[int]
     """Label ids that the pose shows."""
     conditions: PoseConditions
@@ -82,7 +62,7 @@ class _Prepared:
 
 
 class Worker:
-    """The real worker: eyes and pipeline on one device, and what it remembers of recent sources."""
+    """The real worker: eyes and pipeline on one device, and what it remembers of recent photos."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         """Open the model; EnvironmentFault where torch cannot use the device."""
@@ -101,8 +81,7 @@ class Worker:
         self._eyes = Perception(settings.model, settings.cache, device)
         self._table = load_keypoint_table(settings.keypoint_table)
         self._most = settings.batch
-        self._sources: OrderedDict[str, _Source] = OrderedDict()
-        self._conditions: OrderedDict[tuple[str, frozenset[int]], PoseConditions] = OrderedDict()
+        self._memory = Memory(self._pipe, self._eyes)
         self._constants = {
             "fingerprint": settings.fingerprint,
             "keypoint_table": keypoint_table_hash(self._table),
@@ -146,44 +125,27 @@ class Worker:
         self._eyes.flush()
 
     def _prepare(self, job: Job, started: float) -> _Prepared:
-        """Read a row's pose and look at its source, unless that one is still known."""
+        """Read a row's pose and look at its photos, unless they are still known."""
         from catalogpose.truepose.regions import selected_labels
 
         row, card = job.row, self._pipe.card
-        source = _remember(self._sources, job.source_key, SOURCES_KEPT, lambda: self._look(job))
-        pose = read_pose(row.pose, size=row.pose_size, fallback=source.size)
+        source = self._memory.source(job)
+        seen = kept = None
+        if row.reference is not None:
+            seen = self._memory.reference(job, row.reference)
+            kept = self._pipe.keep_reference(seen.latent, seen.painted(row.reference))
+        pose = read_pose(row.pose, size=row.pose_size, fallback=(seen or source).size)
         joints = fit_joints(pose, card.width, card.height)
         shown = selected_labels(joints, self._table)
-        conditions = _remember(
-            self._conditions,
-            (job.source_key, shown & source.regions),
-            CONDITIONS_KEPT,
-            lambda: self._pipe.condition(source.features, shown),
-        )
         return _Prepared(
             job=job,
             source=source,
+            seen=seen,
+            kept=kept,
             shown=shown,
-            conditions=conditions,
+            conditions=self._memory.conditions(job, source, shown),
             joints=joints,
             seconds=time.perf_counter() - started,
-        )
-
-    def _look(self, job: Job) -> _Source:
-        """Read a source, see its regions and run SourceNet on it."""
-        row, card = job.row, self._pipe.card
-        photo = read_photo(row.source)
-        seen = self._eyes.look(photo, row.parsing, row.label_set)
-        letterbox = Letterbox.fit(photo.width, photo.height, card.width, card.height)
-        labels = fit_map(seen.labels, letterbox)
-        features = self._pipe.encode_source(
-            fit_photo(photo.picture, letterbox), labels, seen.embeddings
-        )
-        return _Source(
-            features=features,
-            size=(photo.width, photo.height),
-            sha256=photo.sha256,
-            regions=frozenset(int(label) for label in np.unique(labels)),
         )
 
     def _paint(self, batch: Sequence[_Prepared]) -> list[Outcome] | None:
@@ -198,12 +160,12 @@ class Worker:
                 [row.conditions for row in batch],
                 np.stack([row.joints for row in batch]),
                 [row.job.seed for row in batch],
+                references=[row.kept for row in batch],
                 steps=self._settings.steps,
                 guidance=self._settings.guidance,
             )
         if pictures is None:
-            self._sources.clear()
-            self._conditions.clear()
+            self._memory.clear()
             torch.cuda.empty_cache()
             return None
         share = (time.perf_counter() - started) / len(batch)
@@ -213,24 +175,7 @@ class Worker:
         """Write one picture with its provenance; `share` is its part of the batch's seconds."""
         started = time.perf_counter()
         job, settings = row.job, self._settings
-        looks = {
-            "label_set": job.row.label_set,
-            "shown": [LABELS[label] for label in sorted(row.shown & row.source.regions)],
-            "fallback": "whole-person" if row.conditions.fallback else None,
-        }
-        provenance = Provenance(
-            row_id=job.row.id,
-            product=job.row.product,
-            source_sha256=row.source.sha256,
-            pose_digest=hashlib.sha256(row.joints.tobytes()).hexdigest(),
-            model=self._pipe.card.name,
-            model_fingerprint=self._model,
-            seed=job.seed,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            settings=json.dumps({**self._constants, **looks}, sort_keys=True),
-            software=self._software,
-        )
+        provenance = self._provenance(row)
         output = f"{IMAGES}/{output_name(job.row.id)}"
         try:
             sha256 = write_picture(settings.run_folder / output, picture, provenance)
@@ -238,7 +183,8 @@ class Worker:
             raise EnvironmentFault(
                 f"cannot write {settings.run_folder / output}: {error}"
             ) from error
-        facts = {k: v for k, v in dataclasses.asdict(provenance).items() if k not in OWN_COLUMNS}
+        known = dataclasses.asdict(provenance).items()
+        facts = {k: v for k, v in known if k not in OWN_COLUMNS and v is not None}
         return Outcome(
             id=job.row.id,
             digest=job.digest,
@@ -251,18 +197,35 @@ class Worker:
             seconds=round(row.seconds + share + time.perf_counter() - started, 4),
             device=settings.device,
             fingerprint=settings.fingerprint,
-            facts={**facts, "fallback": looks["fallback"]},
+            facts={**facts, "fallback": _fallback(row)},
+        )
+
+    def _provenance(self, row: _Prepared) -> Provenance:
+        """Return where a row's picture comes from."""
+        job, settings, reference = row.job, self._settings, row.job.row.reference
+        looks = {
+            "label_set": job.row.label_set,
+            "shown": [LABELS[label] for label in sorted(row.shown & row.source.regions)],
+            "fallback": _fallback(row),
+        }
+        return Provenance(
+            row_id=job.row.id,
+            product=job.row.product,
+            source_sha256=row.source.sha256,
+            reference_sha256=row.seen.sha256 if row.seen else None,
+            reference_regions=", ".join(reference.regions) or None if reference else None,
+            reference_mask_sha256=job.mask_sha256,
+            pose_digest=hashlib.sha256(row.joints.tobytes()).hexdigest(),
+            model=self._pipe.card.name,
+            model_fingerprint=self._model,
+            seed=job.seed,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            settings=json.dumps({**self._constants, **looks}, sort_keys=True),
+            software=self._software,
         )
 
 
-def _remember(
-    memory: OrderedDict[Key, Value], key: Key, most: int, make: Callable[[], Value]
-) -> Value:
-    """Return what `memory` keeps under a key, else make it; the longest unused one leaves."""
-    if key not in memory:
-        made = make()
-        while len(memory) >= most:
-            memory.popitem(last=False)
-        memory[key] = made
-    memory.move_to_end(key)
-    return memory[key]
+def _fallback(row: _Prepared) -> str | None:
+    """Name what took the place of shown regions that the source lacks; None where it has some."""
+    return "whole-person" if row.conditions.fallback else None

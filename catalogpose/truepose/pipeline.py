@@ -28,7 +28,14 @@ from catalogpose.truepose.model import (
 )
 from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
 from catalogpose.truepose.regions import label_mask
-from catalogpose.truepose.sampling import guide, make_noise, sample
+from catalogpose.truepose.sampling import (
+    Predict,
+    guide,
+    keep_known,
+    latent_mask,
+    make_noise,
+    sample,
+)
 from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
 
 
@@ -54,6 +61,16 @@ class PoseConditions:
     """C for every layer (Eq. 6 to 9), batch 1."""
     fallback: bool
     """Whether the pose shows none of the source's regions, so that the whole person was used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptReference:
+    """A photo that stays as it is but where the source's cloth shall appear (section 5.4)."""
+
+    latent: Tensor
+    """Its latent, float32 (1, c, h, w)."""
+    mask: Tensor
+    """m, float32 (1, 1, h, w): 1 where the source's cloth shall appear, 0 where the photo stays."""
 
 
 class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers ships no types
@@ -170,6 +187,23 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         )
         return PoseConditions(conditions=conditions, fallback=fallback)
 
+    def keep_reference(self, latent: Tensor, painted: NDArray[np.floating]) -> KeptReference:
+        """Prepare a reference photo for `generate`, which takes it with the reference's own pose.
+
+        Args:
+            latent: (1, c, h, w), from `encode_photos`.
+            painted: (H, W), 0 to 1: 1 where the source's cloth shall appear.
+
+        Raises:
+            ValueError: If `painted` has another size than the canvas.
+        """
+        canvas = (self.card.height, self.card.width)
+        if painted.shape != canvas:
+            raise ValueError(f"painted must be {canvas} and lie on the model's canvas")
+        mask = torch.from_numpy(np.array(painted, dtype=np.float32))[None].to(latent.device)
+        size = (latent.shape[-2], latent.shape[-1])
+        return KeptReference(latent=latent.float(), mask=latent_mask(mask, size))
+
     @torch.no_grad()
     def generate(
         self,
@@ -177,6 +211,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         joints: NDArray[np.float32],
         seeds: Sequence[int],
         *,
+        references: Sequence[KeptReference | None] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: Callable[[int], None] | None = None,
@@ -187,6 +222,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             conditions: One a picture.
             joints: (B, 18, 3) in pixels of the model's canvas.
             seeds: One a picture; the noise is drawn on the CPU from it alone.
+            references: One a picture, for style transfer; None, for one or for all: plain
+                re-posing.
             steps: Denoising steps; None: the card's.
             guidance: Guidance scale; 1 runs the conditional half alone. None: the card's.
             on_step: Called with 1, 2, ... after each step; None: nobody is told.
@@ -194,33 +231,44 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         Returns:
             uint8 (B, H, W, 3).
         """
-        card, device, dtype = self.card, self.device, self.unet.dtype
-        scale = card.guidance if guidance is None else guidance
-        halves = 1 if scale == 1 else 2
-        drawn = draw_pose(
-            torch.from_numpy(np.array(joints, dtype=np.float32)).to(device),
-            card.height,
-            card.width,
-            card.pose_style,
-        )
-        pose = self.pose_encoder(drawn.to(dtype)).repeat(halves, 1, 1, 1)
-        batch = len(seeds) if halves == 2 else 0
-        stacked = Conditions.stack([c.conditions for c in conditions], unconditional=batch)
+        scale = self.card.guidance if guidance is None else guidance
+        pose = self._encode_poses(joints)
         channels = self.vae.config.latent_channels
         # z_t stays float32: in bfloat16 the rounding of every step's small change adds up.
-        noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(device)
+        noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(self.device)
+        predict = self._predictor([c.conditions for c in conditions], pose, scale)
+        kept = _stack_references(references or (), noise)
+        if kept is not None:
+            predict = keep_known(predict, kept.latent, kept.mask, self.scheduler)
+        latent = sample(predict, noise, self.scheduler, steps or self.card.steps, on_step)
+        if kept is not None:
+            # Schedules may end at a little noise; what shall stay is known without it.
+            latent = torch.where(kept.mask > 0, latent, kept.latent)
+        return self.decode_latents(latent)
+
+    def _encode_poses(self, joints: NDArray[np.float32]) -> Tensor:
+        """Draw and encode poses (B, 18, 3) in canvas pixels: (B, C, h, w)."""
+        points = torch.from_numpy(np.array(joints, dtype=np.float32)).to(self.device)
+        drawn = draw_pose(points, self.card.height, self.card.width, self.card.pose_style)
+        encoded: Tensor = self.pose_encoder(drawn.to(self.unet.dtype))
+        return encoded
+
+    def _predictor(self, conditions: Sequence[Conditions], pose: Tensor, scale: float) -> Predict:
+        """Return the guided prediction of a batch; at scale 1 of its conditional half alone."""
+        halves = 1 if scale == 1 else 2
+        poses = pose.repeat(halves, 1, 1, 1)
+        stacked = Conditions.stack(conditions, unconditional=len(pose) if halves == 2 else 0)
 
         def predict(latent: Tensor, timestep: Tensor) -> Tensor:
             """Run both halves in one batch and guide (Eq. 11)."""
-            both = latent.to(dtype).repeat(halves, 1, 1, 1)
-            output: Tensor = self.unet(both, timestep.to(device), pose, stacked).float()
+            both = latent.to(self.unet.dtype).repeat(halves, 1, 1, 1)
+            output: Tensor = self.unet(both, timestep.to(self.device), poses, stacked).float()
             if halves == 1:
                 return output
             unconditional, conditional = output.chunk(2)
             return guide(unconditional, conditional, scale)
 
-        latent = sample(predict, noise, self.scheduler, steps or card.steps, on_step)
-        return self.decode_latents(latent)
+        return predict
 
     @torch.no_grad()
     def __call__(
@@ -249,6 +297,22 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             labels_shown: self.condition(features, labels_shown) for labels_shown in set(shown)
         }
         return self.generate([variants[s] for s in shown], joints, seeds, **options)
+
+
+def _stack_references(
+    references: Sequence[KeptReference | None], like: Tensor
+) -> KeptReference | None:
+    """Join a batch's references; None if there is none. `like` is a latent of the batch.
+
+    A picture without one gets a mask of ones, which leaves it as it is to the bit.
+    """
+    if not any(references):
+        return None
+    free = KeptReference(latent=torch.zeros_like(like[:1]), mask=torch.ones_like(like[:1, :1]))
+    rows = [reference or free for reference in references]
+    return KeptReference(
+        latent=torch.cat([row.latent for row in rows]), mask=torch.cat([row.mask for row in rows])
+    )
 
 
 def load_pipeline(folder: Path, device: str) -> TruePosePipeline:

@@ -1,4 +1,6 @@
-"""Seeded noise, guidance and the DDIM loop: tensors in, tensors out (TruePose, Eq. 1 and 11)."""
+"""Seeded noise, guidance, style transfer and the DDIM loop: tensors in, tensors out (TruePose,
+Eq. 1 and 11, section 5.4).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""Takes z_t (B, c, h, w) and a timestep (no axes, on the CPU) and returns the guided prediction."""
 
 
 def make_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
@@ -28,8 +34,65 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
+def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a mask (B, H, W), 0 to 1, to a latent's size: float32 (B, 1, h, w), each cell the mean.
+
+    A cell that the mask's border cuts is blended by its share (ours): the paper's binary mask is
+    one of pixels, and a cell stands for many of them.
+    """
+    return F.interpolate(mask[:, None].float(), size=size, mode="area")
+
+
+def known_prediction(noisy: Tensor, clean: Tensor, alpha: Tensor, kind: str) -> Tensor:
+    """Return the prediction that leads from z_t to a latent z_0 that is known: Eq. 1, solved.
+
+    Args:
+        noisy: z_t, (B, c, h, w).
+        clean: z_0, of that shape.
+        alpha: The schedule's cumulative product at t, 0 to below 1; no axes. At 0, where
+            zero-terminal-SNR schedules start, `epsilon` says nothing of z_0, as for any model.
+        kind: `epsilon`, `v_prediction` or `sample`, as the scheduler's configuration names it.
+
+    Raises:
+        ValueError: If `kind` is another word.
+    """
+    if kind == "sample":
+        return clean
+    if kind == "epsilon":
+        return (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+    if kind == "v_prediction":
+        # v = a eps - s z_0, where eps = (z_t - a z_0) / s and a^2 + s^2 = 1.
+        return (alpha.sqrt() * noisy - clean) / (1 - alpha).sqrt()
+    raise ValueError(f"unknown kind of prediction: {kind}")
+
+
+def keep_known(predict: Predict, clean: Tensor, mask: Tensor, scheduler: Any) -> Predict:
+    """Blend a model's predictions with those of a known picture at every step (section 5.4):
+    y_t = m * y_t + (1 - m) * y_t^ref.
+
+    m = 1 where the source's cloth shall appear (ours: the paper leaves its sense open). y_t^ref is
+    what leads from z_t to the reference's own latent (ours). The paper's is the net's prediction
+    for the reference as its own source; but a net that paints the reference anew keeps it no better
+    than it re-poses, and costs a second pass a step. With this one the latent outside the mask is
+    the reference's, noised, at every step, and the reference itself at the end.
+
+    Args:
+        predict: The model's guided prediction y_t.
+        clean: The reference's latent, (B, c, h, w).
+        mask: m, (B, 1, h, w), 0 to 1; a row of ones keeps the model's prediction to the bit.
+        scheduler: Says by its configuration what kind of prediction y_t is, and its schedule.
+    """
+
+    def blend(noisy: Tensor, timestep: Tensor) -> Tensor:
+        alpha = scheduler.alphas_cumprod[timestep]
+        known = known_prediction(noisy, clean, alpha, scheduler.config.prediction_type)
+        return mask * predict(noisy, timestep) + (1 - mask) * known
+
+    return blend
+
+
 def sample(
-    predict: Callable[[Tensor, Tensor], Tensor],
+    predict: Predict,
     noise: Tensor,
     scheduler: Any,
     steps: int,
@@ -38,9 +101,8 @@ def sample(
     """Run a diffusers scheduler from noise to a latent.
 
     Args:
-        predict: Takes z_t (B, c, h, w) and a timestep (a tensor without axes, on the CPU) and
-            returns
-            the model's guided prediction, of the kind that the scheduler's configuration names.
+        predict: The model's guided prediction, of the kind that the scheduler's configuration
+            names.
         noise: (B, c, h, w), standard normal.
         scheduler: A diffusers scheduler such as `DDIMScheduler`; its timesteps are set here.
         steps: Number of denoising steps, 1 or more.

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from catalogpose.catalog.manifest import (
     check_manifest,
@@ -15,7 +17,7 @@ from catalogpose.catalog.manifest import (
     write_manifest,
 )
 from catalogpose.errors import ManifestError, UsageError
-from catalogpose.records import Row
+from catalogpose.records import Reference, Row
 
 
 @pytest.fixture
@@ -205,14 +207,123 @@ def test_missing_columns(folder: Path) -> None:
         "region_prompts",
         "keep",
         "exclude_products",
-        "reference",
-        "reference_2",
     ],
 )
 def test_columns_of_the_future_are_refused(folder: Path, column: str) -> None:
     """They mean something to come, so they are not carried through silently."""
     path = save_csv(folder, f"id,source,pose,{column}", "a,a.png,p.json,x")
     assert faults(path) == [f"column {column}: not yet supported; remove it"]
+
+
+def test_misspelt_columns_of_references_are_refused(folder: Path) -> None:
+    """They would be carried through as extra columns, and the row re-posed instead."""
+    (fault,) = faults(save_csv(folder, "id,source,pose,reference_region", "a,a.png,p.json,x"))
+    assert fault.startswith("column reference_region: unknown; known are reference, reference_pose")
+
+
+STYLE = "id,source,pose,reference,reference_pose,reference_regions"
+
+
+def test_rows_with_and_without_a_reference(folder: Path) -> None:
+    """The reference's pose is the row's pose; regions and ready maps of references are read."""
+    path = save_csv(
+        folder,
+        f"{STYLE},reference_parsing,reference_label_set",
+        'a,a.png,,a.png,p.json,"upper-clothes, skirt",map.png,atr',
+        "b,a.png,p.json,,,,,",
+    )
+    assert check_manifest(path) == 2
+    styled, plain = read_rows(path)
+    assert styled.pose == folder / "p.json"
+    assert styled.reference == Reference(
+        photo=folder / "a.png",
+        regions=("upper-clothes", "skirt"),
+        parsing=folder / "map.png",
+        label_set="atr",
+    )
+    assert (plain.reference, plain.extra) == (None, {})
+    only = save_csv(folder, STYLE.replace("pose,ref", "ref", 1), "a,a.png,a.png,p.json,hat")
+    assert check_manifest(only) == 1
+
+
+def test_every_fault_of_a_reference(folder: Path) -> None:
+    """Each is one line that names the column, before any photo is decoded."""
+    path = save_csv(
+        folder,
+        f"{STYLE},reference_parsing,reference_label_set",
+        "a,a.png,p.json,a.png,p.json,hat,,",
+        "b,a.png,,a.png,,,,",
+        "c,a.png,,,p.json,hat,,",
+        "d,a.png,,a.png,bad.json,shirt,,",
+        "e,a.png,,gone.png,p.json,gone-mask.png,,",
+        "f,a.png,,a.png,p.json,map.png,,",
+        "g,a.png,,a.png,p.json,hat,map.png,",
+        "h,a.png,,a.png,p.json,hat,gone-map.png,x",
+    )
+    found = [re.sub(r"(give labels|known:).*", r"\1", fault) for fault in faults(path)]
+    assert found == [
+        "row 1, column pose: given beside reference; leave it empty, the pose is reference_pose's",
+        "row 2, column reference_pose: empty beside reference",
+        "row 2, column reference_regions: empty beside reference",
+        "row 3, column pose: empty",
+        "row 3, column reference_pose: given without reference; give both or neither",
+        "row 3, column reference_regions: given without reference; give both or neither",
+        "row 4, column reference_regions: unknown label 'shirt'; give labels",
+        "row 4, column reference_pose: unreadable file bad.json; the pose is not JSON",
+        "row 5, column reference: missing file gone.png",
+        "row 5, column reference_regions: missing file gone-mask.png",
+        "row 6, column reference_regions: mask 'map.png' is not a PNG that can be read",
+        "row 7, column reference_label_set: empty beside reference_parsing; "
+        "name the map's label set",
+        "row 8, column reference_label_set: unknown label set 'x'; known:",
+        "row 8, column reference_parsing: missing file gone-map.png",
+    ]
+
+
+def test_masks_and_poses_are_held_against_the_reference(folder: Path) -> None:
+    """A mask of another size and a pose on another canvas are faults of the manifest."""
+    Image.new("RGB", (60, 90)).save(folder / "photo.png")
+    Image.new("L", (60, 80)).save(folder / "mask.png")
+    Image.new("L", (60, 90)).save(folder / "good.png")
+    path = save_csv(
+        folder,
+        f"{STYLE},pose_width,pose_height",
+        "a,a.png,,photo.png,p.json,mask.png,60,90",
+        "b,a.png,,photo.png,p.json,good.png,90,90",
+        "c,a.png,,photo.png,p.json,good.png,600,900",
+    )
+    first, second = faults(path)
+    assert first == (
+        "row 1, column reference_regions: the mask has 60x80 pixels, the upright reference 60x90"
+    )
+    assert second.startswith("row 2, column reference_pose: its canvas of 90x90 has another shape")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_written_references_lead_to_the_same_files(folder: Path, suffix: str) -> None:
+    """`failures.parquet` is a manifest of style rows as well, from wherever it lies."""
+    Image.new("L", (60, 80)).save(folder / "mask.png")
+    path = save_csv(
+        folder,
+        f"{STYLE},reference_parsing,reference_label_set",
+        'a,a.png,,a.png,p.json,"hat,skirt",map.png,atr',
+        "b,a.png,,a.png,p.json,mask.png,,",
+        "c,a.png,p.json,,,,,",
+    )
+    rows = list(read_rows(path))
+    write_manifest(folder / "runs" / f"w{suffix}", rows)
+    again = list(read_rows(folder / "runs" / f"w{suffix}"))
+    assert check_manifest(folder / "runs" / f"w{suffix}") == 3
+    for row, written in zip(rows, again, strict=True):
+        assert written.pose.resolve() == row.pose
+        assert (written.reference is None) == (row.reference is None)
+        if row.reference is not None and written.reference is not None:
+            files = {
+                name: path.resolve()
+                for name in ("photo", "mask", "parsing")
+                if (path := getattr(written.reference, name)) is not None
+            }
+            assert replace(written.reference, **files) == row.reference
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ def make(**changes: Any) -> Provenance:
     values: dict[str, Any] = {
         "row_id": "shirt-7",
         "product": "7",
+        "reference_sha256": "cd" * 32,
+        "reference_regions": "skirt, upper-clothes",
+        "reference_mask_sha256": "ef" * 32,
         "source_sha256": "ab" * 32,
         "pose_digest": "cd" * 32,
         "model": "bundled",
@@ -87,12 +90,13 @@ def test_the_pixels_and_the_hash_are_right(tmp_path: Path) -> None:
 
 
 def test_we_read_what_we_write(tmp_path: Path) -> None:
-    """Numbers come back as numbers; a missing product leaves no property."""
-    write_picture(tmp_path / "p.png", PICTURE, make(product=None))
+    """Numbers come back as numbers; a missing product or reference leaves no property."""
+    missing = ("product", "reference_sha256", "reference_regions", "reference_mask_sha256")
+    write_picture(tmp_path / "p.png", PICTURE, make(**dict.fromkeys(missing)))
     found = read_provenance(tmp_path / "p.png")
     assert found.pop("digital_source_type").endswith("/trainedAlgorithmicMedia")
     expected = vars(make())
-    assert found == {name: expected[name] for name in expected if name != "product"}
+    assert found == {name: expected[name] for name in expected if name not in missing}
 
 
 @pytest.mark.parametrize(

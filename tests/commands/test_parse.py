@@ -340,3 +340,44 @@ def test_a_killed_run_loses_at_most_a_part(folder: Path, models: FakeModels) -> 
     summary = parse(folder, *lines)
     assert (summary.parsed, summary.cached) == (4, 6)
     assert parse(folder, *lines).cached == 10
+
+
+STYLE = "id,source,reference,reference_pose,reference_regions,reference_parsing,reference_label_set"
+
+
+def test_of_a_reference_the_map_alone_is_made(folder: Path, models: FakeModels) -> None:
+    """Each reference is parsed once, never embedded; one that is a source too shares its map."""
+    rows = [
+        "1,a.png,b.png,p.json,pants,,",
+        "2,a.png,c.png,p.json,hair,,",
+        "3,a.png,a.png,p.json,hair,,",
+    ]
+    summary = parse(folder, *rows, header=STYLE)
+    assert models.calls == ["parse", "embed", "parse"]
+    assert (summary.sources, summary.references, summary.parsed, summary.embedded) == (1, 2, 2, 1)
+    assert str(summary).startswith("3 rows, 1 sources, 2 references: 2 parsed, 1 embedded")
+    models.loaded.clear()
+    again = parse(folder, *rows, header=STYLE)
+    assert (models.loaded, again.parsed, again.embedded, again.cached) == ([], 0, 0, 3)
+
+
+def test_references_that_need_no_parser(folder: Path, models: FakeModels) -> None:
+    """A mask file and a ready map are checked against the photo; a wrong one fails its row."""
+    Image.new("L", (6, 8), 255).save(folder / "mask.png")
+    write_parsing_map(folder / "map.png", np.zeros((8, 6), np.uint8))
+    write_parsing_map(folder / "odd.png", np.zeros((9, 6), np.uint8))
+    rows = [
+        "1,a.png,b.png,p.json,mask.png,,",
+        "2,a.png,b.png,p.json,hair,map.png,common",
+        "3,a.png,b.png,p.json,hair,odd.png,common",
+        "4,a.png,broken.png,p.json,hair,,",
+    ]
+    summary = parse(folder, *rows, header=STYLE)
+    assert models.calls == ["parse", "embed"]
+    assert [(row, stage) for row, stage, _ in summary.failed] == [
+        ("3", "reference"),
+        ("4", "reference"),
+    ]
+    reasons = [reason for *_, reason in summary.failed]
+    assert reasons[0].startswith("the reference: the parsing map has 6x9 pixels")
+    assert reasons[1] == "the reference: the photo's file is empty"

@@ -350,3 +350,18 @@ def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     """A device that we do not know or a negative number of rows is a UsageError naming the flag."""
     with pytest.raises(UsageError, match="--"):
         ReportOptions(**wrong)
+
+
+def test_a_style_row_shows_its_reference(run: Run) -> None:
+    """Source, reference, the reference's pose, result and target stand side by side."""
+    run.save("reference.png", photo(BLUE))
+    run.add("plain", photo(RED), photo(RED))
+    run.add("styled", photo(PINK), photo(PINK), pose=None, reference="reference.png",
+            reference_pose="pose.json")  # fmt: skip
+    run.report()
+    rows = run.path("index.html").read_text().split("<article")[1:]
+    by_id = {"styled" if "styled" in row else "plain": row for row in rows}
+    assert "Reference photo of styled" in by_id["styled"]
+    assert "Reference" not in by_id["plain"]
+    assert "cannot be read" not in by_id["styled"]
+    assert by_id["styled"].count("<img") == by_id["plain"].count("<img") + 1 == 4

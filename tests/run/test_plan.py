@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from catalogpose.catalog.files import sha256_file
-from catalogpose.records import Outcome
+from catalogpose.catalog.files import sha256_file, sha256_json
+from catalogpose.records import Outcome, Reference
 from catalogpose.run.plan import FileHashes, Job, Plan, make_plan, model_fingerprint, row_digest
 from catalogpose.run.plan import row_seed as seed_of
 from catalogpose.truepose.model import ModelCard
@@ -70,6 +70,21 @@ def test_all_that_decides_a_picture_is_in_its_digest(make_shop: MakeShop, tmp_pa
     ]
     digests = [row_digest(replace(row, **change), 1, "f", FileHashes()) for change in changes]
     digests += [row_digest(row, 2, "f", FileHashes()), row_digest(row, 1, "g", FileHashes())]
+    assert len(set(digests)) == len(digests)
+    reference = Reference(photo=tmp_path / "other-photo", regions=("coat", "skirt"))
+    styles: list[dict[str, Any]] = [
+        {},
+        {"photo": row.source},
+        {"regions": ("coat",)},
+        {"regions": (), "mask": tmp_path / "other-map"},
+        {"regions": (), "mask": tmp_path / "other-pose"},
+        {"parsing": tmp_path / "other-map", "label_set": "atr"},
+    ]
+    for style in styles:
+        styled = replace(row, reference=replace(reference, **style))
+        digests.append(row_digest(styled, 1, "f", FileHashes()))
+    turned = replace(row, reference=replace(reference, regions=("skirt", "coat")))
+    assert row_digest(turned, 1, "f", FileHashes()) == digests[-len(styles)]
     assert len(set(digests)) == len(digests)
     same = replace(row, id="b", number=7, target=tmp_path / "t", product="p", extra={"x": 1})
     assert row_digest(same, 1, "f", FileHashes()) == digests[0]
@@ -153,3 +168,37 @@ def test_a_models_configurations_are_part_of_its_fingerprint(tmp_path: Path) -> 
     (tmp_path / "catalogpose.json").write_text("{}")
     found.add(model_fingerprint(tmp_path, card))
     assert len(found) == 2
+
+
+def test_digests_of_rows_without_a_reference_stay(make_shop: MakeShop) -> None:
+    """Runs that were made before there were references stay done."""
+    row = make_shop(["a"]).rows[0]
+    content = {
+        "source": sha256_file(row.source),
+        "pose": sha256_file(row.pose),
+        "pose_size": None,
+        "parsing": None,
+        "label_set": None,
+        "seed": 1,
+        "fingerprint": "f",
+    }
+    assert row_digest(row, 1, "f", FileHashes()) == sha256_json(content)
+
+
+def test_rows_of_one_reference_share_its_key(make_shop: MakeShop) -> None:
+    """What a row marks of it is not part of the key; whether a map is needed is."""
+    shop = make_shop(["a", "b", "c", "d"])
+    photo, other = shop.rows[0].source, shop.rows[2].source
+    references = [
+        Reference(photo=photo, regions=("coat",)),
+        Reference(photo=photo, regions=("skirt", "hat")),
+        Reference(photo=photo, mask=other),
+        Reference(photo=other, regions=("coat",)),
+    ]
+    rows = [replace(r, reference=ref) for r, ref in zip(shop.rows, references, strict=True)]
+    plan = make_plan(rows, {}, run_folder=shop.run, fingerprint="f", seed=0)
+    keys = [job.reference_key for job in plan.jobs]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+    assert [job.mask_sha256 for job in plan.jobs] == [None, None, sha256_file(other), None]
+    assert plan_of(shop).jobs[0].reference_key is None

@@ -8,15 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
+from catalogpose.catalog.canvas import fit_photo
+from catalogpose.catalog.files import sha256_file
+from catalogpose.catalog.photos import read_photo
 from catalogpose.catalog.poses import write_pose
 from catalogpose.catalog.provenance import read_provenance
 from catalogpose.errors import EnvironmentFault, RowError
-from catalogpose.records import LABEL_ID, Outcome, Pose, Region, Row
+from catalogpose.records import LABEL_ID, Letterbox, Outcome, Pose, Reference, Region, Row
+from catalogpose.run.memory import SOURCES_KEPT
 from catalogpose.run.perceive import Seen
 from catalogpose.run.plan import Job, make_plan
 from catalogpose.run.process import WorkerSettings
-from catalogpose.run.worker import SOURCES_KEPT, Worker
-from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.run.worker import Worker
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
 HAIR, COAT, PANTS = (LABEL_ID[name] for name in ("hair", "coat", "pants"))
 
@@ -37,16 +41,23 @@ class Eyes:
 
     def look(self, photo: Any, parsing: Path | None, label_set: str | None) -> Seen:
         """See three bands, each a third of the photo."""
-        Eyes.looks += 1
-        height, width = photo.picture.shape[:2]
-        bands = np.array([HAIR, COAT, PANTS], dtype=np.uint8)
-        labels = np.repeat(bands[np.arange(height) * 3 // height][:, None], width, axis=1)
+        labels = self.see_map(photo, parsing, label_set)
+        bands = np.unique(labels)
         rng = np.random.default_rng(len(photo.sha256))
         return Seen(
             labels=labels,
             regions=tuple(Region(label=int(b), box=(0, 0, 1, 1), area=1) for b in bands),
             embeddings={int(band): rng.normal(size=12).astype(np.float16) for band in bands},
         )
+
+    def see_map(
+        self, photo: Any, parsing: Path | None, label_set: str | None
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """See the bands alone."""
+        Eyes.looks += 1
+        height, width = photo.picture.shape[:2]
+        bands = np.array([HAIR, COAT, PANTS], dtype=np.uint8)
+        return np.repeat(bands[np.arange(height) * 3 // height][:, None], width, axis=1)
 
     def flush(self) -> None:
         """Count it."""
@@ -111,6 +122,26 @@ class Desk:
         ]
         plan = make_plan(made, {}, run_folder=self.run, fingerprint="f", seed=0)
         return list(plan.jobs)
+
+    def style(self, *rows: tuple[str, str, Any]) -> list[Job]:
+        """Return a job for each source, reference and what of it is marked: label names or a mask;
+        ids count from s0. None in place of the mark: plain re-posing to the pose `all`.
+        """
+        made = []
+        for index, (source, photo, mark) in enumerate(rows):
+            reference = None
+            if mark is not None:
+                where = {"mask": mark} if isinstance(mark, Path) else {"regions": mark}
+                reference = Reference(photo=self.folder / f"{photo}.png", **where)
+            row = Row(
+                number=index + 1,
+                id=f"s{index}",
+                source=self.folder / f"{source}.png",
+                pose=self.folder / "all.json",
+                reference=reference,
+            )
+            made.append(row)
+        return list(make_plan(made, {}, run_folder=self.run, fingerprint="f", seed=0).jobs)
 
     def picture(self, outcome: Outcome) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Read an outcome's picture."""
@@ -287,3 +318,94 @@ def test_a_closing_worker_writes_its_cache(desk: Desk, monkeypatch: pytest.Monke
     monkeypatch.setattr(Eyes, "flushed", 0)
     desk.worker().close()
     assert Eyes.flushed == 1
+
+
+def save_mask(path: Path, marked: np.ndarray) -> Path:
+    """Write a mask, white where `marked`."""
+    Image.fromarray((marked * 255).astype(np.uint8)).save(path)
+    return path
+
+
+def test_a_style_row_knows_its_reference(desk: Desk) -> None:
+    """File and outcome name the photo, and its regions or mask; a plain row says none of it."""
+    mask = save_mask(desk.folder / "mask.png", np.arange(6000).reshape(100, 60) % 60 < 30)
+    jobs = desk.style(("one", "two", ("coat", "pants")), ("one", "two", mask), ("one", "", None))
+    outcomes = by_id(desk.worker().work(jobs))
+    assert {outcome.status for outcome in outcomes.values()} == {"done"}
+    told = [read_provenance(desk.run / str(outcomes[f"s{i}"].output)) for i in range(3)]
+    photo, marks = sha256_file(desk.folder / "two.png"), sha256_file(mask)
+    names = ("reference_sha256", "reference_regions", "reference_mask_sha256")
+    assert [[t.get(name) for name in names] for t in told] == [
+        [photo, "coat, pants", None], [photo, None, marks], [None, None, None],
+    ]  # fmt: skip
+    facts = [outcomes[f"s{i}"].facts for i in range(3)]
+    assert [fact.get("reference_sha256") for fact in facts] == [photo, photo, None]
+    assert facts[1]["reference_mask_sha256"] == marks
+    assert not any("reference_regions" in fact for fact in facts)
+
+
+def test_a_reference_stays_where_nothing_is_marked(desk: Desk) -> None:
+    """With an empty mask the picture is the reference through the VAE; with a full one, the source
+    in the reference's pose, as a plain row has it.
+    """
+    pixels = np.ones((100, 60))
+    full, none = (save_mask(desk.folder / f"{v}.png", v * pixels) for v in (1, 0))
+    jobs = desk.style(("one", "two", none), ("one", "two", full), ("one", "", None))
+    jobs = [replace(job, seed=5) for job in jobs]
+    worker = desk.worker()
+    found = {o.id: desk.picture(o).astype(int) for o in worker.work(jobs)}
+    pipe = load_pipeline(desk.settings.model, "cpu")
+    photo = read_photo(desk.folder / "two.png")
+    box = Letterbox.fit(photo.width, photo.height, 88, 128)
+    through = pipe.decode_latents(pipe.encode_photos(fit_photo(photo.picture, box)[None]))[0]
+    assert np.abs(found["s0"] - through).max() <= 2
+    assert np.abs(found["s1"] - found["s0"]).mean() > 5
+    assert np.abs(found["s1"] - found["s2"]).mean() < np.abs(found["s1"] - found["s0"]).mean()
+
+
+def test_style_rows_do_not_depend_on_their_batch(desk: Desk) -> None:
+    """Together with plain rows, in another order and alone a row paints the same."""
+    rows = [("one", "two", ("coat",)), ("two", "", None), ("two", "one", ("hair", "pants"))]
+    jobs = desk.style(*rows)
+    worker = desk.worker()
+    together = {o.id: desk.picture(o).astype(int) for o in worker.work(jobs)}
+    for job in reversed(jobs):
+        (alone,) = worker.work([job])
+        assert np.abs(desk.picture(alone) - together[alone.id]).max() <= 2
+
+
+def test_a_reference_is_looked_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rows mark whatever of it, one look and one pass through the VAE do."""
+    encoded: list[int] = []
+    encode = TruePosePipeline.encode_photos
+    monkeypatch.setattr(
+        TruePosePipeline, "encode_photos", lambda *a: encoded.append(0) or encode(*a)
+    )
+    mask = save_mask(desk.folder / "mask.png", np.ones((100, 60)))
+    jobs = desk.style(
+        *[("one", "two", (name,)) for name in ("coat", "hair", "pants")], ("one", "one", mask)
+    )
+    worker = desk.worker(batch=1)
+    assert {o.status for job in jobs for o in worker.work([job])} == {"done"}
+    # The source, the reference with its map, and the source once more as a reference with a mask.
+    assert (Eyes.looks, len(encoded)) == (2, 3)
+
+
+def test_references_that_cannot_be_used_fail_their_rows(desk: Desk) -> None:
+    """A region that is not there, masks that do not fit and a broken photo: one line each."""
+    (desk.folder / "cut.png").write_bytes((desk.folder / "one.png").read_bytes()[:500])
+    small = save_mask(desk.folder / "small.png", np.ones((60, 100)))
+    jobs = desk.style(
+        ("one", "two", ("skirt",)), ("one", "two", small), ("one", "cut", ("coat",)),
+        ("one", "two", desk.folder / "gone.png"), ("one", "two", ("coat",)),
+    )  # fmt: skip
+    outcomes = by_id(desk.worker().work(jobs))
+    found = [outcomes[f"s{i}"] for i in range(5)]
+    assert [o.status for o in found] == ["failed"] * 4 + ["done"]
+    assert {o.stage for o in found[:4]} == {"reference"}
+    assert [o.error_class for o in found[:4]] == ["no-region", "size", "truncated", "missing"]
+    assert [o.error_message for o in found[:3]] == [
+        "the reference shows no skirt; its regions are: hair, coat, pants",
+        "the mask has 100x60 pixels, the upright reference 60x100",
+        "the reference: the photo's file ends too early",
+    ]

@@ -11,7 +11,7 @@ from torch import nn
 from catalogpose.errors import UsageError
 from catalogpose.records import LABELS
 from catalogpose.truepose.model import read_card, write_card
-from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
+from catalogpose.truepose.pipeline import KeptReference, TruePosePipeline, load_pipeline
 
 UPPER, PANTS, HAIR, BAG = 6, 11, 2, 21
 """Labels of the test's people; none carries a bag."""
@@ -299,3 +299,71 @@ def test_labels_are_the_common_vocabulary(pipe):
     assert features.embeddings.shape == (1, len(LABELS), 12)
     filled = {int(label) for label in features.embeddings[0].any(dim=1).nonzero()}
     assert filled == {HAIR, UPPER, PANTS}
+
+
+def reference(pipe: TruePosePipeline, seed: int, painted: np.ndarray) -> KeptReference:
+    """Return a photo of noise as a reference with this mask."""
+    return pipe.keep_reference(pipe.encode_photos(person(seed)["photo"][None]), painted)
+
+
+def test_a_mask_of_ones_is_plain_reposing(pipe):
+    """Where the source's cloth shall appear everywhere, nothing of the reference shows."""
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)]
+    whole = reference(pipe, 1, np.ones((128, 88)))
+    found = pipe.generate(conditions, poses(1), [1], references=[whole])
+    assert np.array_equal(found, pipe.generate(conditions, poses(1), [1]))
+
+
+def test_a_mask_of_zeros_is_the_vaes_reference(pipe):
+    """Where it shall appear nowhere, the picture is the reference through the VAE."""
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)]
+    none = reference(pipe, 1, np.zeros((128, 88)))
+    found = pipe.generate(conditions, poses(1), [1], references=[none])
+    expected = pipe.decode_latents(pipe.encode_photos(person(1)["photo"][None]))
+    assert difference(found, expected) <= 1
+
+
+def test_the_reference_stays_outside_the_mask(pipe, monkeypatch):
+    """Latents outside are the reference's to the bit, though this schedule ends with a little noise
+    left; those inside come from the source, and see what stays around them.
+    """
+    ended = []
+    decode = TruePosePipeline.decode_latents
+    monkeypatch.setattr(
+        TruePosePipeline, "decode_latents", lambda self, z: ended.append(z) or decode(self, z)
+    )
+    painted = np.zeros((128, 88))
+    painted[32:72, 16:76] = 1
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)]
+    for seed in (1, 2):
+        kept = reference(pipe, seed, painted)
+        pipe.generate(conditions, poses(1), [1], references=[kept])
+        outside = (kept.mask == 0).expand_as(kept.latent)
+        assert torch.equal(ended[-1][outside], kept.latent[outside])
+        assert set(kept.mask.unique().tolist()) == {0.0, 0.5, 1.0}
+    inside = (kept.mask == 1).expand_as(kept.latent)
+    assert (ended[1][inside] - kept.latent[inside]).abs().mean() > 0.1
+    assert (ended[1][inside] - ended[0][inside]).abs().mean() > 1e-3
+
+
+def test_rows_with_and_without_a_reference_share_a_batch(pipe):
+    """In any company and place each picture is what it is alone."""
+    painted = np.zeros((128, 88))
+    painted[:64] = 1
+    conditions = [pipe.condition(pipe.encode_source(**person(s)), ALL) for s in range(3)]
+    kept = [None, reference(pipe, 3, painted), reference(pipe, 4, 1 - painted)]
+    joints, seeds = poses(3), [7, 8, 9]
+    together = pipe.generate(conditions, joints, seeds, references=kept)
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = pipe.generate(conditions[one], joints[one], seeds[one], references=kept[one])
+        assert difference(alone, together[one]) <= 2
+    plain = pipe.generate(conditions, joints, seeds)
+    assert np.array_equal(plain[0], together[0])
+    assert difference(plain[1], together[1]) > 2
+
+
+def test_a_mask_off_the_canvas_is_refused(pipe):
+    """It would mark other cells than meant, so it is an error."""
+    with pytest.raises(ValueError, match=r"\(128, 88\)"):
+        reference(pipe, 1, np.ones((64, 44)))

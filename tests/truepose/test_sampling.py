@@ -6,7 +6,14 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from catalogpose.truepose.sampling import guide, make_noise, sample
+from catalogpose.truepose.sampling import (
+    guide,
+    keep_known,
+    known_prediction,
+    latent_mask,
+    make_noise,
+    sample,
+)
 
 MEAN, DEVIATION = 0.7, 0.4
 """Of the Gaussian data whose best denoiser is known."""
@@ -133,3 +140,78 @@ def test_guidance_is_equation_11():
     assert torch.equal(guide(unconditional, conditional, 0.0), unconditional)
     assert torch.equal(guide(unconditional, conditional, 1.0), conditional)
     assert guide(unconditional, conditional, 3.5).tolist() == [8.0, -2.0]
+
+
+ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+"""The bundled model's schedule: it starts at noise alone, where noise says nothing of a picture."""
+
+
+def other_picture(schedule: DDIMScheduler, clean: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the predictions of a model that knows but one picture."""
+
+    def predict(latent: Tensor, timestep: Tensor) -> Tensor:
+        alpha = schedule.alphas_cumprod[timestep]
+        return known_prediction(latent, clean, alpha, schedule.config.prediction_type)
+
+    return predict
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+@pytest.mark.parametrize(
+    "options", [{}, ZERO_SNR, {"prediction_type": "sample"}, {"prediction_type": "v_prediction"}]
+)
+def test_blended_predictions_end_on_the_blend(options, steps):
+    """Between two known pictures the sampler ends on m of the one and 1 - m of the other, exactly:
+    where m is 0 the reference stays, whatever the model says and however few the steps.
+    """
+    schedule = scheduler(**options)
+    noise, mine, reference = make_noise([1, 2, 3], (4, 3, 3)).double().chunk(3)
+    mask = torch.tensor([[0.0, 0.0, 0.5], [0.25, 1.0, 1.0], [0.0, 1.0, 0.5]])[None, None].double()
+    predict = keep_known(other_picture(schedule, mine), reference, mask, schedule)
+    found = sample(predict, noise, schedule, steps)
+    expected = mask * mine + (1 - mask) * reference
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_every_step_of_a_known_picture_is_its_noised_self():
+    """Outside the mask the latent is the reference's, noised as Equation 1 says, at every step."""
+    schedule = scheduler(**ZERO_SNR)
+    noise, reference = make_noise([4, 5], (2, 3, 3)).double().chunk(2)
+    seen = []
+
+    def predict(latent: Tensor, timestep: Tensor) -> Tensor:
+        seen.append((latent, schedule.alphas_cumprod[timestep].double()))
+        return torch.full_like(latent, 7.0)
+
+    sample(keep_known(predict, reference, torch.zeros(1, 1, 3, 3), schedule), noise, schedule, 5)
+    for latent, alpha in seen:
+        expected = alpha.sqrt() * reference + (1 - alpha).sqrt() * noise
+        torch.testing.assert_close(latent, expected, rtol=0, atol=1e-5)
+
+
+def test_a_mask_of_ones_changes_no_bit():
+    """A picture without a reference shares a batch with others and stays as it was."""
+    schedule = scheduler(**ZERO_SNR)
+    noise = make_noise([6], (4, 3, 3))
+
+    def predict(latent: Tensor, timestep: Tensor) -> Tensor:
+        return latent.sin()
+
+    blended = keep_known(predict, torch.zeros_like(noise), torch.ones(1, 1, 3, 3), schedule)
+    assert torch.equal(sample(blended, noise, schedule, 6), sample(predict, noise, schedule, 6))
+
+
+def test_an_unknown_kind_of_prediction_is_refused():
+    """A scheduler that predicts something else would be blended wrongly without a word."""
+    latent = torch.zeros(1, 4, 2, 2)
+    with pytest.raises(ValueError, match="flow"):
+        known_prediction(latent, latent, torch.tensor(0.5), "flow")
+
+
+def test_a_latents_mask_is_the_mean_of_its_pixels():
+    """A cell that the mask cuts has its share; cells wholly inside or outside are 1 or 0."""
+    mask = torch.zeros(1, 16, 24)
+    mask[0, :8, :14] = 1
+    mask[0, 8:, 8:] = 0.5
+    expected = torch.tensor([[[[1.0, 0.75, 0.0], [0.0, 0.5, 0.5]]]])
+    assert torch.equal(latent_mask(mask, (2, 3)), expected)
