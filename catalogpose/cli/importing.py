@@ -32,7 +32,7 @@ Poses = Annotated[
 def deepfashion(
     root: Root, out: Out, allow_partial: AllowPartial = False, as_json: AsJson = False
 ) -> None:
-    """Read DeepFashion In-shop with the pairs of pose transfer's papers.
+    """DeepFashion In-shop and the papers' pairs.
 
     The folder holds the pictures in high resolution (img_highres/, or train_highres/ and
     test_highres/) and the lists fashion-resize-pairs-*.csv and fashion-resize-annotation-*.csv, or
@@ -59,7 +59,7 @@ def multimodal(
     ] = 0.1,
     as_json: AsJson = False,
 ) -> None:
-    """Read DeepFashion-MultiModal, with its parsing maps.
+    """DeepFashion-MultiModal and its maps.
 
     The folder holds images/, segm/ and keypoints/. Pictures of one outfit are paired. Give
     --keypoint-order or --poses.
@@ -82,7 +82,7 @@ def wpose(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read WPose, with its parsing maps; --poses is needed.
+    """WPose and its maps; needs --poses.
 
     The folder is the owners' wpose/ with test_pairs.txt, parsing/ and images/ (or --raw).
     """

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from catalogpose.catalog.datasets.collection import Collection, Count, Licence, Missing, Shot
 from catalogpose.catalog.datasets.inshop_lists import (
     SIZE,
@@ -63,7 +66,7 @@ def find_deepfashion(root: Path) -> Collection:
         missing.extend(lacking)
         missing.extend(_add_shots(shots, root, split, names, keypoints))
         targets = {target for _, target in pairs} & keypoints.keys()
-        jointless += sum(not keypoints[name][:, 2].any() for name in targets)
+        jointless += sum(not _any_seen(keypoints[name]) for name in targets)
     if not any(splits.values()):
         looked = ", ".join(name for split in PAIRS for name in pair_list_names(split))
         raise UsageError(f"--root {root} has no list of pairs; looked for {looked}")
@@ -81,6 +84,12 @@ def find_deepfashion(root: Path) -> Collection:
             "jointless": "A target pose without a joint fails its own row and no other.",
         },
     )
+
+
+def _any_seen(joints: NDArray[np.float32]) -> bool:
+    """Say whether any joint (18, 3) lies on the frame; NaN lies nowhere."""
+    xy = joints[:, :2]
+    return bool(((xy >= 0) & (xy <= SIZE)).all(axis=1).any())
 
 
 def _count_list(root: Path, split: str) -> Iterator[Count]:

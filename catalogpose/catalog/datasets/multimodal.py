@@ -45,6 +45,9 @@ HIDDEN_CONFIDENCE = 0.5
 FACE = tuple(JOINTS.index(f"{name}") for name in ("nose", "right-eye", "left-eye"))
 """Joints that show a face: hidden ones are left out, else a back view would ask for a face."""
 
+_NO_JOINTS = np.zeros((1, 3), dtype=np.float32)
+"""The joints of a picture that has none."""
+
 NEEDED = tuple(
     f"{side}-{name}"
     for side in ("right", "left")
@@ -204,7 +207,7 @@ def _find_shot(
         pose = read_brought_pose(poses, picture, size)
         if isinstance(pose, Missing):
             return pose
-    elif points is not None and picture.name in points:
+    elif points is not None and points.get(picture.name, _NO_JOINTS)[:, 2].any():
         pose = Pose(joints=points[picture.name], width=size[0], height=size[1])
     else:
         return Missing(kind="keypoints", name=picture.name)

@@ -97,6 +97,16 @@ def test_what_is_missing(multimodal: Path, order_file: Path) -> None:
     }
 
 
+def test_keypoints_that_are_all_absent_are_missing(multimodal: Path, order_file: Path) -> None:
+    """A pose without a joint could show nothing."""
+    name = "MEN-Tees_Tanks-id_00006029-01_1_front.jpg"
+    vis = multimodal / "keypoints" / "keypoints_vis.txt"
+    lines = vis.read_text().splitlines()
+    vis.write_text("\n".join(f"{name}{' 2' * 21}" if name in line else line for line in lines))
+    found = find(multimodal, order_file)
+    assert [(missing.kind, missing.name) for missing in found.missing] == [("keypoints", name)]
+
+
 def test_brought_poses_do_as_well(
     multimodal: Path, tmp_path: Path, save_openpose: Callable[..., None]
 ) -> None:
