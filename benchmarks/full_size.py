@@ -3,10 +3,13 @@
     python benchmarks/full_size.py --output full_size.json
 
 builds TargetNet, SourceNet, the pose encoder and a frozen VAE with random weights, takes `--steps`
-AdamW steps on one studio pair at 512 x 352 (latents 64 x 44) with gradient checkpointing, and
-prints JSON: parameters, seconds, memory, and which parameters got a gradient. Weights, gradients
-and both of AdamW's moments are bfloat16: 8 bytes a parameter, 14 GB, where float32 needs 28 GB.
-Linux; it refuses to start without the memory, and gives up rather than squeeze what runs beside it.
+AdamW steps of the recipe `truepose-512` on one studio pair at 512 x 352 (latents 64 x 44), with
+gradient checkpointing and random region embeddings, and prints JSON: parameters, seconds, memory,
+and which parameters got a gradient. Seconds beside other work are a hint: the load is in the JSON,
+and `cpu_seconds` are the process's own. Weights, gradients and both of AdamW's moments are
+bfloat16: 8 bytes a parameter, 14 GB, where float32 needs 28 GB. In bfloat16 most updates of 1e-5
+are rounded away (`share_changed`): it proves gradients and memory, and trains nothing well. Linux;
+it refuses to start without the memory, and gives up rather than squeeze what runs beside it.
 
 Layers that start at zero (HPFA's last, the pose encoder's last) hold back all gradients behind
 them in the first step, SourceNet's among them, so it takes two steps to see them all.
@@ -43,7 +46,9 @@ from catalogpose.records import LABELS
 from catalogpose.studio import SPLITS, draw_view
 from catalogpose.training.objective import Objective, denoising_loss
 from catalogpose.training.pairs import Pairs
+from catalogpose.training.recipes import load_recipe
 from catalogpose.training.truepose import TruePoseNets
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
 from catalogpose.truepose.regions import selected_labels
 
 UNET: dict[str, Any] = {
@@ -67,21 +72,11 @@ VAE: dict[str, Any] = {
 }
 """Stable Diffusion 1.5's VAE."""
 
-SCHEDULE: dict[str, Any] = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-"""Stable Diffusion 1.5's noise levels; it predicts the noise (Eq. 2)."""
+RECIPE = "truepose-512"
+"""The recipe whose pose encoder, noise levels, objective and learning rate are taken."""
 
 CLIP_WIDTH = 768
 """Width of a region's embedding, as CLIP ViT-L/14 gives it."""
-
-LEARNING_RATE = 1e-5
-"""AdamW's, fixed, as in the paper."""
 
 SAMPLE = 16
 """Every so many weights of a tensor are compared with their values before training."""
@@ -166,9 +161,16 @@ def _in_own_type(nets: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, .
     return tuple(value.to(kind) if value.is_floating_point() else value for value in inputs)
 
 
-def make_nets(unet: Mapping[str, Any] = UNET, clip_width: int = CLIP_WIDTH) -> TruePoseNets:
+def recipe_of(name: str = RECIPE) -> Mapping[str, Any]:
+    """Return what a recipe says of TruePose."""
+    return load_recipe(name).truepose
+
+
+def make_nets(unet: Mapping[str, Any] = UNET) -> TruePoseNets:
     """Build the trained nets with random weights and gradient checkpointing in both UNets."""
-    nets = TruePoseNets(unet, {"in_channels": 3}, clip_width).train()
+    options = recipe_of()
+    pose = {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
+    nets = TruePoseNets(unet, pose, CLIP_WIDTH, options["net"]["fusion"]).train()
     nets.register_forward_pre_hook(_in_own_type)
     nets.unet.enable_gradient_checkpointing()
     nets.source_unet.enable_gradient_checkpointing()
@@ -204,14 +206,17 @@ def make_pair(vae: AutoencoderKL, size: tuple[int, int]) -> Pairs:
 
 
 def bind_loss(pairs: Pairs, objective: Objective | None = None) -> LossOf:
-    """Return the training code's own loss on batches of one pair; None: the paper's objective."""
-    scheduler, batch = DDIMScheduler(**SCHEDULE), pairs.take([0])
-    wanted = Objective() if objective is None else objective
+    """Return the training code's own loss on batches of one pair; None: the recipe's objective."""
+    options = recipe_of()
+    scheduler, batch = DDIMScheduler(**options["scheduler"]), pairs.take([0])
+    wanted = objective or Objective(**options["objective"])
 
     def loss_of(nets: nn.Module, seed: int) -> Mapping[str, Tensor]:
         """Draw with the seed alone, as the training loop does with that of a step."""
         generator = torch.Generator().manual_seed(seed)
-        return denoising_loss(batch, nets, scheduler, "rgb", wanted, generator, "cpu")
+        return denoising_loss(
+            batch, nets, scheduler, options["pose_style"], wanted, generator, "cpu"
+        )
 
     return loss_of
 
@@ -345,9 +350,13 @@ class Snapshot:
         }
 
 
-def make_optimizer(nets: nn.Module, rate: float = LEARNING_RATE) -> torch.optim.AdamW:
-    """Return AdamW, one tensor at a time: several at once would hold several temporaries."""
-    return torch.optim.AdamW(nets.parameters(), lr=rate, foreach=False)
+def make_optimizer(nets: nn.Module, rate: float | None = None) -> torch.optim.AdamW:
+    """Return AdamW, one tensor at a time: several at once would hold several temporaries.
+
+    The `rate` is the recipe's where it is None.
+    """
+    fixed = recipe_of()["schedule"]["learning_rate"] if rate is None else rate
+    return torch.optim.AdamW(nets.parameters(), lr=fixed, foreach=False)
 
 
 def take_step(
@@ -441,6 +450,7 @@ def main() -> None:
     meter = Meter()
     meter.watch(leave)
     result = {
+        "recipe": RECIPE,
         "size": list(options.size),
         "batch": 1,
         **measure(tuple(options.size), options.steps, meter),

@@ -97,12 +97,12 @@ class Bench:
     pair: Pairs
     """A small studio pair."""
     loss_of: Callable[[nn.Module, int], Mapping[str, Tensor]]
-    """The paper's objective on the pair."""
+    """The recipe's objective on the pair."""
     seeds: Sequence[int]
     """Two that keep the conditions."""
 
     def gradients(self, objective: Objective | None = None) -> dict[str, Tensor]:
-        """Return the gradients of the first seed's loss by parameter; None: of the paper's."""
+        """Return the gradients of the first seed's loss by parameter; None: of the recipe's."""
         self.nets.zero_grad(set_to_none=True)
         loss_of = self.script["bind_loss"](self.pair, objective)
         loss_of(self.nets, self.seeds[0])["loss"].backward()
