@@ -18,7 +18,7 @@ from catalogpose.catalog.labels import find_regions, load_keypoint_table
 from catalogpose.perception.clip import Clip
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
-from catalogpose.training.loop import Progress, Schedule, fit
+from catalogpose.training.loop import LossOf, Progress, Schedule, fit
 from catalogpose.training.objective import Objective, denoising_loss
 from catalogpose.training.pairs import Pairs, open_pairs, pairs_of_views, write_pairs
 from catalogpose.training.pictures import Pictures
@@ -197,6 +197,24 @@ def train_truepose(
     """
     nets.to(device)
     schedule = schedule.over(len(pairs))
+    loss_of = loss_over(pairs, nets, scheduler, pose_style, objective, schedule, lanes, device)
+    fit("truepose", nets, loss_of, schedule, folder, device=device, **options)
+    return nets
+
+
+def loss_over(
+    pairs: Pairs,
+    nets: TruePoseNets,
+    scheduler: DDIMScheduler,
+    pose_style: str,
+    objective: Objective,
+    schedule: Schedule,
+    lanes: int,
+    device: str,
+) -> LossOf:
+    """Return the loss of a micro-batch, whose pairs and noise its generator decides; arguments as
+    for `train_truepose`, the schedule in steps.
+    """
     share = schedule.share(lanes)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
@@ -206,5 +224,4 @@ def train_truepose(
         batch = pairs.take(visited(first, share, len(pairs), schedule.seed).tolist())
         return denoising_loss(batch, nets, scheduler, pose_style, objective, generator, device)
 
-    fit("truepose", nets, loss_of, schedule, folder, device=device, **options)
-    return nets
+    return loss_of

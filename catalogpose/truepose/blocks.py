@@ -21,10 +21,11 @@ from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceL
 class Fusion:
     """How TargetNet takes in the source: the paper's way, or one of its ablations (Table 2)."""
 
-    source: Literal["hpfa", "hpfa-literal", "concat", "clip-mlp"]
-    """Where keys and values come from. `hpfa`: F' + H' (ours); `hpfa-literal`: H' alone, as Eq. 8
-    says; `concat`: F' behind the keys of the self-attention, as in AnimateAnyone; `clip-mlp`: an
-    MLP of every region's CLIP embedding, without SourceNet."""
+    source: Literal["hpfa", "hpfa-literal", "concat", "clip-mlp", "none"]
+    """Where keys and values come from. `none`: nowhere, the pose is all there is. `hpfa`: F' + H'
+    (ours); `hpfa-literal`: H' alone, as Eq. 8 says; `concat`: F' behind the keys of the
+    self-attention, as in AnimateAnyone; `clip-mlp`: an MLP of every region's CLIP embedding,
+    without SourceNet."""
     caa: bool
     """Whether attn2 attends to the overlooked regions (Eq. 9); if not, its bias alone remains."""
 
@@ -36,9 +37,10 @@ FUSIONS = {
     "concat": Fusion(source="concat", caa=False),
     "clip-mlp": Fusion(source="clip-mlp", caa=False),
     "hpfa-literal+caa": Fusion(source="hpfa-literal", caa=True),
+    "none": Fusion(source="none", caa=False),
 }
-"""By the name that a net's configuration has: the full model, the paper's B3, B4, B2 and B1, and
-Eq. 8 to the letter."""
+"""By the name that a net's configuration has: the full model, the paper's B3, B4, B2 and B1, Eq. 8
+to the letter, and a net that sees the pose alone, from which the others may start."""
 
 
 class ParsingGuidedFusion(nn.Module):
@@ -93,7 +95,8 @@ class TargetBlock(nn.Module):
         channels = block.norm1.normalized_shape[0]
         if not fusion.caa:
             self.attn2, self.norm2 = BiasAttention(channels), nn.Identity()
-        if fusion.source != "concat":
+        self.fuses = fusion.source not in ("concat", "none")
+        if self.fuses:
             self.hpfa = ParsingGuidedFusion(channels, block.attn1.heads)
         if fusion.source == "clip-mlp":
             hidden = nn.Linear(clip_width, channels)
@@ -150,7 +153,7 @@ class TargetBlock(nn.Module):
         layer, skip = conditions.layers[self.index], conditions.unconditional
         hidden = hidden_states + self._attend(hidden_states, layer, skip)
         with_c = hidden[skip:]
-        if self.fusion.source != "concat":
+        if self.fuses:
             query = self.hpfa.query(with_c)
             if conditions.seen is not None:
                 conditions.seen.append((self.index, query))

@@ -221,6 +221,8 @@ class TargetNet(_SiameseNet):
         self, block: TargetBlock, layer: SourceLayer, mask: Tensor, embeddings: Tensor
     ) -> dict[str, Tensor]:
         """Return the keys and values that stand for the source in one layer; see `condition`."""
+        if block.fusion.source == "none":
+            return {"key": layer.key[:, :, :0], "value": layer.value[:, :, :0]}
         if block.fusion.source == "concat":
             everywhere = mask.new_ones(layer.hidden.shape[:2])
             return {**_project(block.attn1, layer.hidden), "key_valid": everywhere}

@@ -37,7 +37,7 @@ def test_the_skipped_half_of_every_fusion_equals_the_dropped_one(unet, wake, sce
     keep = torch.tensor([False, False, True, True])
     dropped = target(noisy, time, pose, Conditions.stack([conditions, conditions]).dropped(keep))
     torch.testing.assert_close(skipped, dropped, rtol=1e-5, atol=1e-6)
-    assert (skipped[:2] - skipped[2:]).abs().max() > 1e-3
+    assert ((skipped[:2] - skipped[2:]).abs().max() > 1e-3) == (fusion != "none")
 
 
 @EVERY
@@ -48,7 +48,7 @@ def test_a_fusion_sees_what_its_name_says(unet, wake, scene, fusion):
     before = paint(target, source, scene)
     by_photo = paint(target, source, scene, source=scene.source.flip(-1)) - before
     by_clip = paint(target, source, scene, embeddings=-scene.embeddings) - before
-    assert (by_photo.abs().max() > 1e-4) == (fusion != "clip-mlp")
+    assert (by_photo.abs().max() > 1e-4) == (fusion not in ("clip-mlp", "none"))
     assert (by_clip.abs().max() > 1e-4) == ("caa" in fusion or fusion == "clip-mlp")
 
 
@@ -60,7 +60,7 @@ def test_every_weight_of_a_fusion_learns(unet, wake, scene, fusion):
     assert [name for name, p in target.named_parameters() if p.grad is None] == []
     every = {name for name, _ in source.named_parameters()}
     last = "up_blocks.3.attentions.1.transformer_blocks.0.attn1."
-    idle = {"clip-mlp": every, "concat": {n for n in every if n.startswith(last)}}
+    idle = {"clip-mlp": every, "none": every, "concat": {n for n in every if n.startswith(last)}}
     dead = {name for name, p in source.named_parameters() if p.grad is None}
     assert dead == idle.get(fusion.removesuffix("+caa"), set())
 

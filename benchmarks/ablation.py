@@ -1,0 +1,136 @@
+"""The paper's Table 2 on the studio: every arm trained alike, measured alike, side by side.
+
+    python benchmarks/ablation.py --work work/ablation --workers 2
+
+trains what is missing and prints the table of `benchmarks/ablation/*.json`, a file an arm and seed.
+Finished arms are not run again, a killed one goes on from its checkpoint, `--table` only prints.
+VAE, CLIP and parser are those of a model folder, the bundled one unless `--model` names another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from catalogpose.perception.clip import Clip
+from catalogpose.perception.parser import Parser
+from catalogpose.quality.intervals import Interval
+from catalogpose.training import ablation
+from catalogpose.training.held_out import hold_out
+from catalogpose.training.pictures import draw_pictures
+from catalogpose.training.truepose import studio_pairs
+from catalogpose.truepose.model import read_card, resolve_model
+
+HERE = Path(__file__).parent
+PAPER = {
+    "hpfa+caa": (0.7444, 17.627),
+    "hpfa": (0.7363, 17.426),
+    "concat+caa": (0.7149, 16.686),
+    "concat": (0.7059, 16.267),
+    "clip-mlp": (0.6895, 14.613),
+}
+"""SSIM and PSNR of the paper's Table 2: DeepFashion, 512x352."""
+
+METRICS = ("psnr", "ssim", "garment_colour_error", "pattern_error", "parsing_agreement", "mse")
+"""Columns of the table."""
+
+
+def make_bench(options: argparse.Namespace) -> ablation.Bench:
+    """Draw the pictures, look at them with the model's VAE and CLIP, and put all together."""
+    folder = resolve_model(options.model)
+    card = read_card(folder)
+    size = (card.height, card.width)
+    vae = AutoencoderKL.from_pretrained(str(folder / "vae"), dtype=torch.float32)
+    clip = Clip.load(folder / "clip")
+    drawn = options.work / "pictures"
+    train = draw_pictures(drawn, "train", options.products, options.views, size, workers=1)
+    test = draw_pictures(drawn, "test", options.pairs, 2, size, workers=1)
+    # Pairs hold a VAE's latents, so each VAE has its own.
+    pairs = options.work / f"pairs-{card.weights['vae/diffusion_pytorch_model.safetensors'][:12]}"
+    return ablation.Bench(
+        plan=ablation.read_plan(options.plan),
+        pairs=studio_pairs(train, vae, clip, pairs),
+        held_out=hold_out(test, clip, options.pairs),
+        vae=vae,
+        parser=Parser.load(folder / "parser"),
+        work=options.work,
+        results=options.results,
+    )
+
+
+def run_one(options: argparse.Namespace, name: str, seed: int) -> str:
+    """Train and measure one arm in a process of its own."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
+    ablation.run_arm(make_bench(options), name, seed)
+    return f"{name}, seed {seed}"
+
+
+def cell(value: Interval, digits: int) -> str:
+    """Write a mean and its interval."""
+    if value.mean is None:
+        return "-"
+    around = "" if value.low is None else f" ({value.low:.{digits}f}..{value.high:.{digits}f})"
+    return f"{value.mean:.{digits}f}{around}"
+
+
+def as_table(options: argparse.Namespace) -> str:
+    """Return the finished arms as a Markdown table, with the paper's figures beside them."""
+    results = ablation.read_results(options.results)
+    table = ablation.summarize(results, METRICS)
+    order = [name for name in ablation.read_plan(options.plan).arms if name in table]
+    lines = [
+        "| arm | seeds | " + " | ".join(METRICS) + " | paper: SSIM, PSNR |",
+        "|---|" + "---|" * (len(METRICS) + 2),
+    ]
+    for name in order:
+        cells = [
+            cell(table[name][m], 1 if m == "mse" else 3 if m != "psnr" else 2) for m in METRICS
+        ]
+        paper = "{:.3f}, {:.2f}".format(*PAPER[name]) if name in PAPER else "-"
+        lines.append(f"| {name} | {table[name]['seeds']} | " + " | ".join(cells) + f" | {paper} |")
+    return "\n".join([f"n = {results[0]['n']} held-out pairs a seed", "", *lines])
+
+
+def main() -> None:
+    """Train the missing arms, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/ablation"))
+    parser.add_argument("--results", type=Path, default=HERE / "ablation")
+    parser.add_argument("--plan", type=Path, default=HERE / "ablation.json")
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--arms", nargs="*", default=None, help="all of the plan by default")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--pairs", type=int, default=200, help="held-out pairs")
+    parser.add_argument("--products", type=int, default=2400, help="products to learn from")
+    parser.add_argument("--views", type=int, default=8, help="views of each")
+    parser.add_argument("--workers", type=int, default=2, help="arms trained side by side")
+    parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
+    options = parser.parse_args()
+    if not options.table:
+        bench = make_bench(options)
+        missing = [
+            (name, seed)
+            for seed in options.seeds
+            for name in options.arms or bench.plan.arms
+            if not ablation.result_path(bench, name, seed).exists()
+        ]
+        if missing:
+            ablation.train_start(
+                bench, lambda name, done, total: print(name, done, total, end="\r")
+            )
+        del bench
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+            for task in [pool.submit(run_one, options, name, seed) for name, seed in missing]:
+                print(f"finished {task.result()}", flush=True)
+    print(as_table(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Held-out pairs with a known truth: painted by the real pipeline and scored as `report` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogpose.catalog.labels import load_keypoint_table
+from catalogpose.perception.clip import Clip
+from catalogpose.quality.pairs import score_pair
+from catalogpose.training.pictures import Pictures
+from catalogpose.training.truepose import embed_regions
+from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.regions import selected_labels
+
+Parse = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Turns a picture uint8 (H, W, 3) into its map (H, W) in the common vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """n pairs that no net was trained on, on the model's canvas."""
+
+    sources: NDArray[np.uint8]
+    """(n, H, W, 3)."""
+    labels: NDArray[np.uint8]
+    """(n, H, W): the sources' maps."""
+    embeddings: Sequence[Mapping[int, NDArray[np.float16]]]
+    """Of the sources' regions, by label id."""
+    joints: NDArray[np.float32]
+    """(n, 18, 3): the targets' poses in canvas pixels."""
+    shown: Sequence[frozenset[int]]
+    """The labels that each pose shows."""
+    targets: NDArray[np.uint8]
+    """(n, H, W, 3): the truth."""
+    target_labels: NDArray[np.uint8]
+    """(n, H, W): the targets' maps."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.sources)
+
+
+def hold_out(pictures: Pictures, clip: Clip, count: int) -> HeldOut:
+    """Pair the first view of each of the first `count` products with its second."""
+    first, second = (slice(0, count), 0), (slice(0, count), 1)
+    table = load_keypoint_table()
+    joints = pictures.joints[second]
+    vectors = []
+    for photo, labels in zip(pictures.photos[first], pictures.labels[first], strict=True):
+        table_of, known = embed_regions(clip, photo, labels)
+        vectors.append({int(label): table_of[label] for label in np.flatnonzero(known)})
+    return HeldOut(
+        sources=pictures.photos[first],
+        labels=pictures.labels[first],
+        embeddings=vectors,
+        joints=joints,
+        shown=[selected_labels(joint, table) for joint in joints],
+        targets=pictures.photos[second],
+        target_labels=pictures.labels[second],
+    )
+
+
+def paint(
+    pipe: TruePosePipeline, pairs: HeldOut, *, batch: int = 20, seed: int = 0
+) -> NDArray[np.uint8]:
+    """Paint every pair with the card's steps and guidance, pair i from the noise of seed + i.
+
+    Returns:
+        (n, H, W, 3).
+    """
+    painted = []
+    for start in range(0, len(pairs), batch):
+        rows = range(start, min(start + batch, len(pairs)))
+        conditions = []
+        for row in rows:
+            features = pipe.encode_source(
+                pairs.sources[row], pairs.labels[row], pairs.embeddings[row]
+            )
+            conditions.append(pipe.condition(features, pairs.shown[row]))
+        joints = pairs.joints[rows.start : rows.stop]
+        painted.append(pipe.generate(conditions, joints, [seed + row for row in rows]))
+    return np.concatenate(painted)
+
+
+def score(
+    pictures: NDArray[np.uint8], pairs: HeldOut, parse: Parse | None
+) -> list[dict[str, float | None]]:
+    """Score pictures (n, H, W, 3) against the truth: a dictionary of `score_pair` each.
+
+    Without `parse` the metrics that need the picture's own map are None or use the target's.
+    """
+    return [
+        score_pair(picture, target, None if parse is None else parse(picture), labels)
+        for picture, target, labels in zip(
+            pictures, pairs.targets, pairs.target_labels, strict=True
+        )
+    ]

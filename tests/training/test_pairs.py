@@ -1,0 +1,55 @@
+"""The arrays of training: pairs of pictures, read row by row."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalogpose.training.pairs import Pairs, open_pairs, pairs_of_views, write_pairs
+
+
+def make_pairs(*, surface: bool = True) -> Pairs:
+    """Return six pictures whose arrays say which picture they belong to."""
+    number = np.arange(6)
+    return Pairs(
+        latents=np.tile(number[:, None, None, None], (1, 2, 4, 3)).astype(np.float16),
+        labels=np.tile(number[:, None, None], (1, 32, 24)).astype(np.uint8),
+        joints=np.tile(number[:, None, None], (1, 18, 3)).astype(np.float32),
+        shown=number[:, None] == np.arange(8),
+        known=number[:, None] == np.arange(8),
+        embeddings=np.tile(number[:, None, None], (1, 8, 5)).astype(np.float16),
+        pairs=pairs_of_views(2, 3),
+        surface=np.tile(number[:, None, None, None], (1, 8, 6, 3)).astype(np.uint8)
+        if surface
+        else None,
+    )
+
+
+def test_all_ordered_pairs_of_a_product_are_made_once() -> None:
+    """Two products of three views have 2 * 3 * 2 pairs, none across products or of a view alone."""
+    pairs = pairs_of_views(2, 3)
+    assert len(pairs) == len({tuple(pair) for pair in pairs.tolist()}) == 12
+    assert all(a != b and a // 3 == b // 3 for a, b in pairs.tolist())
+
+
+@pytest.mark.parametrize("surface", [True, False])
+def test_pairs_come_back_from_disk_and_batches_take_each_side(
+    tmp_path: Path, surface: bool
+) -> None:
+    """Maps and embeddings are the source's, poses and shown labels the target's."""
+    write_pairs(tmp_path, make_pairs(surface=surface))
+    pairs = open_pairs(tmp_path)
+    assert len(pairs) == 12
+    assert isinstance(pairs.latents, np.memmap)
+    source, target = pairs.pairs[7]
+    batch = pairs.take([7, 0])
+    of_source = (batch.source, batch.labels, batch.embeddings)
+    of_target = (batch.target, batch.target_labels, batch.joints)
+    assert [float(tensor[0].float().mean()) for tensor in of_source] == [source] * 3
+    assert [float(tensor[0].float().mean()) for tensor in of_target] == [target] * 3
+    assert bool(batch.known[0, source])
+    assert bool(batch.shown[0, target])
+    assert (batch.source_surface is None) == (not surface)
+    if batch.source_surface is not None and batch.target_surface is not None:
+        assert int(batch.source_surface[0].max()) == source
+        assert int(batch.target_surface[0].max()) == target
