@@ -151,6 +151,9 @@ class TruePoseNets(nn.Module):
             The prediction; the queries with their block's index, none unless `watch`; and each
             block's conditions.
         """
+        # Weights in bfloat16 take no float32 input; for float32 weights nothing happens here.
+        dtype = self.unet.dtype
+        source, noisy, pose = source.to(dtype), noisy.to(dtype), pose.to(dtype)
         layers = self.source_unet(source)
         known_here = known.gather(1, labels.flatten(1)).view_as(labels)
         count = self.unet.config.region_count
