@@ -74,7 +74,10 @@ def keep_known(predict: Predict, clean: Tensor, mask: Tensor, scheduler: Any) ->
     what leads from z_t to the reference's own latent (ours). The paper's is the net's prediction
     for the reference as its own source; but a net that paints the reference anew keeps it no better
     than it re-poses, and costs a second pass a step. With this one the latent outside the mask is
-    the reference's, noised, at every step, and the reference itself at the end.
+    the reference's, noised, at every step, and the reference itself at the end. Measured outside
+    the mask on 16 studio pairs with the first bundled model, PSNR to the reference: the paper's
+    21.5 dB, this 26.0 dB, the VAE alone 26.8 dB. The price lies inside: the garment's mean colour
+    is 12.7 dE00 from the truth against 11.2 (16.8 against 11.4 with 20 steps for 2), PSNR level.
 
     Args:
         predict: The model's guided prediction y_t.
