@@ -1,13 +1,30 @@
-"""`catalogpose train`: a recipe becomes a model folder."""
+"""`catalogpose train`: a recipe becomes a model folder, from the studio or from photos."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from catalogpose.catalog.cache import default_cache_folder
+from catalogpose.catalog.files import sha256_file
+from catalogpose.catalog.manifest import check_manifest, read_rows
 from catalogpose.config import TrainOptions
 from catalogpose.errors import EnvironmentFault, UsageError
+from catalogpose.training.recipes import PhotoRecipe, Recipe, load_recipe
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong flag must be said at once
+    from catalogpose.run.perceive import Perception
+    from catalogpose.training.course import Course
+    from catalogpose.training.prepare import Look, PhotoPairs
+    from catalogpose.training.trial import Trial
+
+SHOWN_FAILURES = 10
+"""Pictures that could not be used which the summary names; the number of all is beside them."""
+
+StageProgress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much is done and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,41 +36,227 @@ class TrainSummary:
     stages: tuple[str, ...]
     """The stages that are now done."""
 
+    exit_code = 0
+    """The shell's exit code."""
+
     def __str__(self) -> str:
         """Tell a person what is done and what to do next."""
         done = f"done: {', '.join(self.stages)}"
-        if "assemble" not in self.stages:
+        if not {"assemble", "truepose"} & set(self.stages[-1:]):
             return done
         return f"{done}\nnext: catalogpose generate --manifest FILE --model {self.model}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareSummary:
+    """What `train --prepare` did."""
+
+    folder: Path
+    """Where the arrays lie."""
+    pairs: int
+    """Pairs that training will read."""
+    pictures: int
+    """Distinct pictures, those that could not be used included."""
+    left_out: int
+    """Rows left out, since a picture of theirs could not be used."""
+    bytes: int
+    """Size of the arrays on disk."""
+    failures: tuple[tuple[int, str, str, str], ...]
+    """Row, column, photo and reason of each picture that could not be used."""
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's exit code: 0, or 3 where rows were left out."""
+        return 3 if self.left_out else 0
+
+    def __str__(self) -> str:
+        """Tell a person what was made and what could not be."""
+        lines = [
+            f"{self.pairs} pairs of {self.pictures} pictures, {self.left_out} rows left out; "
+            f"{self.bytes / 1e9:.2f} GB in {self.folder}"
+        ]
+        for row, column, photo, reason in self.failures[:SHOWN_FAILURES]:
+            lines.append(f"row {row}, column {column}: {photo}: {reason}")
+        if len(self.failures) > SHOWN_FAILURES:
+            lines.append(f"and {len(self.failures) - SHOWN_FAILURES} more in report.json there")
+        return "\n".join(lines)
+
+
 def train_model(
-    options: TrainOptions, progress: Callable[[str, int, int], None] | None = None
-) -> TrainSummary:
-    """Carry out a recipe; a second call goes on where the first was stopped.
+    options: TrainOptions,
+    progress: StageProgress | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> TrainSummary | PrepareSummary | Trial:
+    """Carry out a recipe, or only prepare or try it; a second call goes on where one stopped.
+
+    `progress` is told what is done, `warn`, in a line, what looks wrong and stops nothing. Started
+    by `accelerate launch` or `torchrun`, several processes train together.
 
     Raises:
-        UsageError: If the recipe or the stage is unknown, or `out` was begun with another recipe.
-        EnvironmentFault: If there is no such device.
+        UsageError: If a flag or the recipe is wrong, or `out` was begun with another recipe.
+        ManifestError: If a manifest is faulty, or rows lack a target.
+        EnvironmentFault: If there is no such device, or its memory is too small.
+        CatalogposeError: If the training breaks: a loss or gradient that is not a number.
     """
-    from catalogpose.training.recipes import load_recipe
-
     recipe = load_recipe(options.recipe)
-    # Imported once the recipe is known to exist: torch takes seconds.
-    import torch
+    if isinstance(recipe, Recipe):
+        return _train_studio(options, recipe, progress)
+    return _train_photos(options, recipe, progress, warn)
 
-    from catalogpose.training.stages import STAGES, Workshop, run_stages
+
+def _train_studio(
+    options: TrainOptions, recipe: Recipe, progress: StageProgress | None
+) -> TrainSummary:
+    """Carry out a recipe on pictures that the studio draws."""
+    for flag, value in (
+        ("--manifest", options.manifest), ("--validation", options.validation),
+        ("--model", options.model), ("--prepare", options.prepare), ("--dry-run", options.dry_run),
+        ("--precision", options.precision != "auto"), ("--accumulate", options.accumulate > 1),
+        ("--compile", options.compile_nets), ("--licence", options.licence),
+    ):  # fmt: skip
+        if value:
+            raise UsageError(f"{flag} goes with recipes for photos; {recipe.name} draws its own")
+    # Imported once the recipe is known to exist: torch takes seconds.
+    from catalogpose.training.stages import STAGES, run_stages
+    from catalogpose.training.workshop import Workshop
 
     if options.only is not None and options.only not in STAGES:
         raise UsageError(f"--only {options.only}: no such stage; known: {', '.join(STAGES)}")
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("torch cannot use a GPU here; --device cpu works without")
     shop = Workshop(
-        recipe=recipe, folder=options.out, device=device, seed=options.seed, progress=progress
+        recipe=recipe,
+        folder=options.out,
+        device=_torch_device(options.device),
+        seed=options.seed,
+        progress=progress,
     )
     stages = STAGES if options.only is None else (options.only,)
     run_stages(shop, stages)
     return TrainSummary(model=shop.model, stages=tuple(stages))
+
+
+def _train_photos(
+    options: TrainOptions,
+    recipe: PhotoRecipe,
+    progress: StageProgress | None,
+    warn: Callable[[str], None] | None,
+) -> TrainSummary | PrepareSummary | Trial:
+    """Carry out a recipe on photos."""
+    if options.only is not None:
+        raise UsageError(f"--only goes with studio recipes; {recipe.name} trains one part")
+    if options.manifest is None:
+        raise UsageError(f"--manifest FILE is needed: {recipe.name} learns from pairs of photos")
+    for manifest in (options.manifest, options.validation):
+        if manifest is not None:
+            check_manifest(manifest)
+    from catalogpose.training.course import begin, run_course
+    from catalogpose.training.processes import (
+        closing_accelerator,
+        open_accelerator,
+        process_count,
+    )
+
+    course = _make_course(options, recipe, progress, warn)
+    alone = process_count() == 1
+    if not alone and (options.prepare or options.dry_run):
+        raise UsageError("--prepare and --dry-run work in one process: start them without launcher")
+    if not alone and not (course.folder / "prepared" / "train" / "pairs.npy").exists():
+        raise UsageError(f"nothing is prepared in {course.folder}: first run it with --prepare")
+    begin(course)
+    if options.dry_run:
+        return _try(course, options)
+    with _open_eyes(course, options) as eyes:
+        data, held_out = _prepare(course, options, eyes.look)
+    if options.prepare:
+        return _summarise(course, data)
+    accelerator = open_accelerator(course.device, course.accelerate_precision, course.folder)
+    with closing_accelerator(accelerator):
+        run_course(course, accelerator, data, held_out)
+    return TrainSummary(model=course.model, stages=("prepare", "truepose"))
+
+
+def _make_course(
+    options: TrainOptions,
+    recipe: PhotoRecipe,
+    progress: StageProgress | None,
+    warn: Callable[[str], None] | None,
+) -> Course:
+    """Resolve what the options leave open."""
+    from catalogpose.training.course import Course
+
+    assert options.manifest is not None  # else refused before
+    start = options.model or recipe.start
+    manifests = {"train": options.manifest}
+    if options.validation is not None:
+        manifests["validation"] = options.validation
+    return Course(
+        recipe=recipe,
+        folder=options.out,
+        start=str(Path(start).resolve()) if Path(start).is_dir() else start,
+        manifests={split: sha256_file(path) for split, path in manifests.items()},
+        device=_torch_device(options.device),
+        precision=options.precision,
+        accumulation=options.accumulate,
+        compiled=options.compile_nets,
+        seed=options.seed,
+        licence=options.licence,
+        progress=progress,
+        warn=warn,
+    )
+
+
+def _open_eyes(course: Course, options: TrainOptions) -> Perception:
+    """Return parser and CLIP of the model folder, behind the caches that `parse` fills."""
+    from catalogpose.run.perceive import Perception
+
+    return Perception(course.model, options.cache or default_cache_folder(), course.device)
+
+
+def _prepare(
+    course: Course, options: TrainOptions, look: Look
+) -> tuple[PhotoPairs, PhotoPairs | None]:
+    """Make, or open, the arrays of the manifest and of the fixed rows that validate."""
+    from catalogpose.training.course import prepare
+    from catalogpose.training.photo_pairs import pick_evenly
+
+    assert options.manifest is not None  # else refused before
+    data = prepare(course, "train", list(read_rows(options.manifest)), look)
+    if options.validation is None:
+        return data, None
+    rows = pick_evenly(read_rows(options.validation), int(course.recipe.validation["pairs"]))
+    return data, prepare(course, "validation", rows, look)
+
+
+def _try(course: Course, options: TrainOptions) -> Trial:
+    """Check one batch and estimate the whole."""
+    from catalogpose.training.course import try_course
+    from catalogpose.training.processes import closing_accelerator, open_accelerator
+
+    assert options.manifest is not None  # else refused before
+    rows = list(read_rows(options.manifest))
+    accelerator = open_accelerator(course.device, course.accelerate_precision)
+    with closing_accelerator(accelerator), _open_eyes(course, options) as eyes:
+        return try_course(course, accelerator, rows, eyes.look)
+
+
+def _summarise(course: Course, data: PhotoPairs) -> PrepareSummary:
+    """Say what was prepared."""
+    return PrepareSummary(
+        folder=course.folder / "prepared" / "train",
+        pairs=len(data.pairs),
+        pictures=len(data.pairs.latents),
+        left_out=data.rows - len(data.pairs),
+        bytes=data.bytes,
+        failures=tuple((f.row, f.column, f.path, f.reason) for f in data.failures),
+    )
+
+
+def _torch_device(device: str) -> str:
+    """Return `cpu` or `cuda`; EnvironmentFault where that is not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    if device == "cuda" and not there:
+        raise EnvironmentFault("torch cannot use a GPU here; --device cpu works without")
+    return device

@@ -1,0 +1,260 @@
+"""Training on photos: prepare, try, train, be killed, go on, generate; with tiny weights."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catalogpose.catalog.manifest import read_rows, write_manifest
+from catalogpose.commands.train import PrepareSummary, TrainSummary, train_model
+from catalogpose.config import TrainOptions
+from catalogpose.errors import CatalogposeError, ManifestError, UsageError
+from catalogpose.training.course import TRIED_ROWS
+from catalogpose.training.pairs import open_pairs
+from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
+from catalogpose.training.trial import Trial
+from catalogpose.truepose.model import read_card
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Compute on one thread: nets this small only wait for the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+@pytest.fixture
+def options(start, tmp_path: Path) -> TrainOptions:
+    """Return the options of a training of six steps, 1.5 of them an epoch."""
+    recipe = start.write_recipe(tmp_path / "tiny.json", "truepose-512", epochs=3, average=0.5)
+    return TrainOptions(
+        out=tmp_path / "out",
+        recipe=recipe,
+        manifest=start.manifest,
+        validation=start.manifest,
+        cache=tmp_path / "cache",
+        device="cpu",
+        precision="float32",
+        licence="CC-BY-NC-4.0",
+    )
+
+
+def test_prepare_try_train_kill_and_go_on(options: TrainOptions, tmp_path: Path) -> None:
+    """Each step leaves what the next one needs; a kill changes nothing; the folder generates."""
+    prepared = train_model(dataclasses.replace(options, prepare=True))
+    assert isinstance(prepared, PrepareSummary)
+    assert (prepared.pairs, prepared.pictures, prepared.left_out) == (4, 6, 0)
+    assert prepared.exit_code == 0
+    folder = options.out / "prepared" / "train"
+    assert prepared.bytes == sum(path.stat().st_size for path in folder.glob("*.npy"))
+    pairs = open_pairs(folder)
+    assert pairs.latents.shape == (6, 4, 8, 6)
+    assert pairs.latents.any(axis=(1, 2, 3)).all()
+
+    tried = train_model(dataclasses.replace(options, dry_run=True))
+    assert isinstance(tried, Trial)
+    assert tried.steps == 6
+    assert tried.parameters == tried.trainable == tried.weights // 4
+    assert tried.optimiser > 2 * tried.weights
+    assert tried.activations > 0
+    assert "gradients in every trainable parameter" in str(tried)
+
+    def kill(name: str, done: int, total: int) -> None:
+        """Stop once step 4 is done, of which there is a checkpoint of step 3."""
+        if name == "truepose" and done == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_model(options, kill)
+    state = torch.load(options.out / "work/truepose/checkpoint.pt", weights_only=True)
+    assert state["step"] == 3
+    summary = train_model(options)
+    whole = dataclasses.replace(options, out=tmp_path / "whole")
+    train_model(whole)
+    ends = [torch.load(out / "work/truepose/checkpoint.pt", weights_only=True)
+            for out in (options.out, whole.out)]  # fmt: skip
+    assert all(torch.equal(ends[0]["net"][k], ends[1]["net"][k]) for k in ends[0]["net"])
+    assert all(map(torch.equal, ends[0]["average"], ends[1]["average"]))
+    check_model(options, summary)
+
+
+def check_model(options: TrainOptions, summary: object) -> None:
+    """Check a finished training's logs, card and page, and let a worker generate with its model."""
+    assert isinstance(summary, TrainSummary)
+    with (options.out / "work/truepose/validation.csv").open() as file:
+        checks = list(csv.DictReader(file))
+    assert [row["step"] for row in checks] == ["2", "4", "6"]
+    assert all(0 < float(row["psnr"]) < 60 for row in checks)
+    assert (options.out / "work/truepose/sheets/00000006.png").is_file()
+    card = read_card(summary.model)
+    assert (card.name, card.licence) == ("truepose-512", "CC-BY-NC-4.0")
+    assert card.training["data"] == "4 pairs of 6 photos, 0 of 4 rows left out"
+    assert card.training["measured"]["psnr"] == pytest.approx(float(checks[-1]["psnr"]), abs=1e-3)
+    assert "CC-BY-NC-4.0" in (summary.model / "README.md").read_text(encoding="utf-8")
+
+    from catalogpose.run.plan import make_plan
+    from catalogpose.run.process import WorkerSettings
+    from catalogpose.run.worker import Worker
+
+    run = options.out / "run"
+    settings = WorkerSettings(
+        model=summary.model, cache=options.out / "cache", device="cpu", threads=1, batch=1, steps=2,
+        guidance=2.0, run_folder=run, fingerprint="f", keypoint_table=None,
+    )  # fmt: skip
+    rows = [dataclasses.replace(row, parsing=None, label_set=None)
+            for row in read_rows(options.manifest)]  # fmt: skip
+    plan = make_plan(rows[:1], {}, run_folder=run, fingerprint="f", seed=0)
+    (outcome,) = Worker(settings).work(plan.jobs)
+    assert outcome.status == "done", outcome.error_message
+
+
+def test_a_dry_run_needs_nothing_prepared(options: TrainOptions) -> None:
+    """It prepares a few rows of its own and tells the steps of all of them."""
+    tried = train_model(dataclasses.replace(options, dry_run=True, accumulate=2))
+    assert (tried.steps, tried.batch, tried.micro_batch) == (6, 2, 1)
+    assert not (options.out / "prepared").exists()
+    assert TRIED_ROWS >= 4
+
+
+def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path: Path) -> None:
+    """Its nets, scheduler, parser and CLIP are taken; the other shipped recipe trains too."""
+    recipe = start.write_recipe(tmp_path / "b.json", "truepose-256", epochs=0, steps=1, average=0)
+    first = dataclasses.replace(options, recipe=recipe, validation=None)
+    model = train_model(first).model
+    values = json.loads(Path(recipe).read_text(encoding="utf-8"))
+    values["parser"]["name"] = values["clip"]["name"] = "nowhere/at-all"
+    Path(recipe).write_text(json.dumps(values), encoding="utf-8")
+    second = dataclasses.replace(first, out=tmp_path / "second", model=str(model))
+    card = read_card(train_model(second).model)
+    assert card.training["base_model"] == str(model.resolve())
+    for out, other in ((first.out, second.out), (second.out, first.out)):
+        weights = [torch.load(o / "work/truepose/checkpoint.pt", weights_only=True)["net"]
+                   for o in (out, other)]  # fmt: skip
+        name = "unet.conv_in.weight"
+        assert not torch.equal(weights[0][name], weights[1][name])
+        assert torch.allclose(weights[0][name], weights[1][name], atol=0.01)
+
+
+def test_bad_rows_are_listed_and_left_out(options: TrainOptions, tmp_path: Path) -> None:
+    """A photo that cannot be decoded costs its rows; what can be used is prepared."""
+    rows = list(read_rows(options.manifest))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    rows[1] = dataclasses.replace(rows[1], target=broken)
+    manifest = tmp_path / "some.parquet"
+    write_manifest(manifest, rows)
+    done = train_model(dataclasses.replace(options, manifest=manifest, prepare=True))
+    assert (done.pairs, done.pictures, done.left_out, done.exit_code) == (3, 6, 1, 3)
+    assert "row 2, column target: " in str(done)
+    assert "broken.png: photo: " in str(done)
+    again = train_model(dataclasses.replace(options, manifest=manifest, prepare=True))
+    assert again == done
+
+
+def test_preparing_goes_on_where_it_was_stopped(options: TrainOptions) -> None:
+    """Pictures that are done are not looked at again, and the arrays are the same in the end."""
+    options = dataclasses.replace(options, validation=None, prepare=True)
+    whole = train_model(dataclasses.replace(options, out=options.out.with_name("whole")))
+    folder = options.out / "prepared" / "train"
+    train_model(options)
+    before = {name: np.load(folder / f"{name}.npy") for name in ("latents", "labels", "embeddings")}
+    # As a kill leaves it: two pictures are still to do.
+    (folder / "pairs.npy").unlink()
+    for name, empty in (("state", 0), ("latents", 0), ("labels", 255)):
+        array = np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
+        array[4:] = empty
+        array.flush()
+    seen: list[tuple[int, int]] = []
+    done = train_model(options, lambda name, done, total: seen.append((done, total)))
+    assert seen == [(6, 6)]
+    assert done == dataclasses.replace(whole, folder=folder)
+    for name, array in before.items():
+        assert np.array_equal(np.load(folder / f"{name}.npy"), array)
+
+
+def test_another_manifest_or_recipe_is_refused(options: TrainOptions, tmp_path: Path) -> None:
+    """A folder that was begun goes on with what it was begun with, and says what differs."""
+    train_model(dataclasses.replace(options, prepare=True))
+    with pytest.raises(UsageError, match="begun with another manifests: name a new --out"):
+        train_model(dataclasses.replace(options, validation=None))
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+    recipe["truepose"]["schedule"]["learning_rate"] = 0.5
+    Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    with pytest.raises(UsageError, match="begun with another recipe: name a new --out"):
+        train_model(options)
+
+
+def test_a_training_that_breaks_says_so(options: TrainOptions) -> None:
+    """A rate that is far too high ends in one plain line; the checkpoint before it stays."""
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+    recipe["truepose"]["schedule"]["learning_rate"] = 1e30
+    Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    with pytest.raises(CatalogposeError, match=r"truepose: .* at step ") as error:
+        train_model(dataclasses.replace(options, validation=None))
+    assert "\n" not in str(error.value)
+    assert "checkpoint.pt" in str(error.value)
+
+
+def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_path: Path) -> None:
+    """Each error is one line that names the flag and the remedy."""
+    cases = [
+        ({"manifest": None}, "--manifest FILE is needed"),
+        ({"only": "vae"}, "--only goes with studio recipes"),
+        ({"recipe": "bundled"}, "--manifest goes with recipes for photos"),
+        ({"precision": "fp16"}, "--precision fp16 needs a GPU"),
+        ({"accumulate": 3}, "a batch of 2 cannot be split evenly into 3"),
+        ({"model": str(tmp_path)}, f"no vae could be loaded from {tmp_path}"),
+    ]
+    for change, words in cases:
+        changed = dataclasses.replace(options, out=tmp_path / words[:9], **change)
+        with pytest.raises(UsageError) as error:
+            train_model(changed)
+        assert words in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_rows_without_target_are_refused(start) -> None:
+    """All of them are named."""
+    rows = [dataclasses.replace(row, target=None) for row in read_rows(start.manifest)]
+    with pytest.raises(ManifestError) as error:
+        plan_pictures(rows)
+    assert len(error.value.faults) == 4
+    assert error.value.faults[2].startswith("row 3, column target: empty;")
+
+
+def test_pictures_are_found_once(start) -> None:
+    """A photo that is source here and target there is one picture, with that pose and that map; two
+    poses make it two.
+    """
+    rows = list(read_rows(start.manifest))
+    turned = dataclasses.replace(rows[0], source=rows[0].target, target=rows[0].source,
+                                 parsing=rows[1].parsing)  # fmt: skip
+    other = dataclasses.replace(rows[0], pose=rows[1].pose)
+    plan = plan_pictures([*rows, turned, other])
+    assert len(plan.pictures) == 7
+    source, target = plan.pairs[4]
+    assert (target, source) == tuple(plan.pairs[0])
+    assert plan.pictures[source].pose == rows[0].pose
+    assert plan.pictures[source].parsing == rows[1].parsing
+    assert plan.pictures[target].label_set == "common"
+    assert plan.pairs[5, 0] == plan.pairs[0, 0]
+    assert plan.pairs[5, 1] != plan.pairs[0, 1]
+
+
+def test_validation_rows_are_spread_and_fixed(start) -> None:
+    """Few rows of many, evenly; all of few."""
+    rows = list(read_rows(start.manifest))
+    assert [row.number for row in pick_evenly(rows * 25, 3)] == [1, 3, 4]
+    assert pick_evenly(rows, 9) == rows
