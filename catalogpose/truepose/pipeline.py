@@ -239,11 +239,13 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         predict = self._predictor([c.conditions for c in conditions], pose, scale)
         kept = _stack_references(references or (), noise)
         if kept is not None:
-            predict = keep_known(predict, kept.latent, kept.mask, self.scheduler)
+            # Whatever the mask touches is the source's while it forms: the reference's own garment
+            # in the cells on the border would colour those inside, the more the more steps.
+            touched = (kept.mask > 0).float()
+            predict = keep_known(predict, kept.latent, touched, self.scheduler)
         latent = sample(predict, noise, self.scheduler, steps or self.card.steps, on_step)
         if kept is not None:
-            # Schedules may end at a little noise; what shall stay is known without it.
-            latent = torch.where(kept.mask > 0, latent, kept.latent)
+            latent = kept.mask * latent + (1 - kept.mask) * kept.latent
         return self.decode_latents(latent)
 
     def _encode_poses(self, joints: NDArray[np.float32]) -> Tensor:

@@ -37,8 +37,10 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
 def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring a mask (B, H, W), 0 to 1, to a latent's size: float32 (B, 1, h, w), each cell the mean.
 
-    A cell that the mask's border cuts is blended by its share (ours): the paper's binary mask is
-    one of pixels, and a cell stands for many of them.
+    The paper's binary mask is one of pixels, and a cell stands for many of them (ours): at every
+    step a cell that the mask touches belongs to the source, and at the end each is blended by its
+    share. Blended by their shares at every step, cells on the border carry the reference's garment
+    into the source's: 16.8 dE00 in place of 12.7 after 20 steps, measured as in `keep_known`.
     """
     return F.interpolate(mask[:, None].float(), size=size, mode="area")
 
@@ -76,8 +78,8 @@ def keep_known(predict: Predict, clean: Tensor, mask: Tensor, scheduler: Any) ->
     than it re-poses, and costs a second pass a step. With this one the latent outside the mask is
     the reference's, noised, at every step, and the reference itself at the end. Measured outside
     the mask on 16 studio pairs with the first bundled model, PSNR to the reference: the paper's
-    21.5 dB, this 26.0 dB, the VAE alone 26.8 dB. The price lies inside: the garment's mean colour
-    is 12.7 dE00 from the truth against 11.2 (16.8 against 11.4 with 20 steps for 2), PSNR level.
+    21.5 dB, this 25.8 dB, the VAE alone 26.8 dB. Inside, PSNR to the truth is level, and the mean
+    colour 12.0 dE00 from the truth against 11.2.
 
     Args:
         predict: The model's guided prediction y_t.

@@ -325,7 +325,7 @@ def test_a_mask_of_zeros_is_the_vaes_reference(pipe):
 
 def test_the_reference_stays_outside_the_mask(pipe, monkeypatch):
     """Latents outside are the reference's to the bit, though this schedule ends with a little noise
-    left; those inside come from the source, and see what stays around them.
+    left; those inside come from the source, and see what stays around them; on the border are both.
     """
     ended = []
     decode = TruePosePipeline.decode_latents
@@ -341,6 +341,10 @@ def test_the_reference_stays_outside_the_mask(pipe, monkeypatch):
         outside = (kept.mask == 0).expand_as(kept.latent)
         assert torch.equal(ended[-1][outside], kept.latent[outside])
         assert set(kept.mask.unique().tolist()) == {0.0, 0.5, 1.0}
+    wide = KeptReference(latent=kept.latent, mask=(kept.mask > 0).float())
+    pipe.generate(conditions, poses(1), [1], references=[wide])
+    border = (kept.mask == 0.5).expand_as(kept.latent)
+    torch.testing.assert_close(ended[1][border], (ended[2][border] + kept.latent[border]) / 2)
     inside = (kept.mask == 1).expand_as(kept.latent)
     assert (ended[1][inside] - kept.latent[inside]).abs().mean() > 0.1
     assert (ended[1][inside] - ended[0][inside]).abs().mean() > 1e-3
