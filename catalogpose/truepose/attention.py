@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 QUERY_CHUNK = 128
 """Queries whose logits exist at once in `reweighted_attention`; 128 measured fastest on CPUs."""
 
+MOST_LOGITS = 1 << 18
+"""Most logits a head and row that training on a CPU keeps for its backward pass."""
+
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """Turn (B, N, h * d) into (B, h, N, d)."""
@@ -167,9 +170,21 @@ def cross_attention(
         (B, h, N, d).
     """
     if valid is None:
-        return F.scaled_dot_product_attention(query, key, value)
+        return _attend(query, key, value, None)
     some = valid.any(dim=1)
     # A softmax over nothing is NaN: such rows attend anything and are then zeroed.
     allowed = (valid | ~some[:, None])[:, None, None, :]
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+    attended = _attend(query, key, value, allowed)
     return attended * some[:, None, None, None].to(attended.dtype)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    """Compute plain attention; `allowed` is a mask over keys, None: all are attended."""
+    trains = torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu"
+    if not trains or query.shape[2] * key.shape[2] > MOST_LOGITS:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+    # On CPUs the fused kernel's backward pass takes several times as long as these two products.
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    return logits.softmax(dim=-1).to(value.dtype) @ value

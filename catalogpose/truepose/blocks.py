@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalogpose.truepose.attention import cross_attention, merge_heads, split_heads
@@ -102,26 +101,29 @@ class TargetBlock(nn.Module):
             hidden = nn.Linear(clip_width, channels)
             self.from_clip = nn.Sequential(hidden, nn.SiLU(), nn.Linear(channels, channels))
 
-    def _beside(self, normed: Tensor, layer: LayerConditions) -> Tensor:
-        """Self-attention with the source's keys behind its own (B2 and B4; AnimateAnyone)."""
-        attn, valid = self.attn1, layer.key_valid
-        assert valid is not None  # TargetNet.condition sets it for this fusion
+    def _attend(self, hidden: Tensor, layer: LayerConditions | None) -> Tensor:
+        """Self-attention (B, N, C); given a layer, its keys stand behind the own ones (B2 and B4,
+        as in AnimateAnyone).
+        """
+        attn, normed = self.attn1, self.norm1(hidden)
         query, key, value = (
             split_heads(to(normed), attn.heads) for to in (attn.to_q, attn.to_k, attn.to_v)
         )
-        every = torch.cat([valid.new_ones(normed.shape[:2]), valid], dim=1)
-        key, value = torch.cat([key, layer.key], dim=2), torch.cat([value, layer.value], dim=2)
+        every = None
+        if layer is not None:
+            assert layer.key_valid is not None  # TargetNet.condition sets it for this fusion
+            key, value = torch.cat([key, layer.key], dim=2), torch.cat([value, layer.value], dim=2)
+            own = layer.key_valid.new_ones(normed.shape[:2])
+            every = torch.cat([own, layer.key_valid], dim=1)
         output: Tensor = attn.to_out[0](merge_heads(cross_attention(query, key, value, every)))
         return output
 
-    def _attend(self, hidden: Tensor, layer: LayerConditions, skip: int) -> Tensor:
+    def _look_around(self, hidden: Tensor, layer: LayerConditions, skip: int) -> Tensor:
         """Self-attention (B, N, C); the rows behind the first `skip` may see the source in it."""
-        normed = self.norm1(hidden)
         if self.fusion.source != "concat":
-            attended: Tensor = self.attn1(normed)
-            return attended
-        with_c = self._beside(normed[skip:], layer)
-        return torch.cat([self.attn1(normed[:skip]), with_c]) if skip else with_c
+            return self._attend(hidden, None)
+        with_c = self._attend(hidden[skip:], layer)
+        return torch.cat([self._attend(hidden[:skip], None), with_c]) if skip else with_c
 
     def _overlooked(self, hidden: Tensor, layer: LayerConditions) -> Tensor:
         """CAA (Eq. 9): attend to the overlooked regions' embeddings through attn2."""
@@ -151,7 +153,7 @@ class TargetBlock(nn.Module):
         """
         conditions: Conditions = cross_attention_kwargs["conditions"]
         layer, skip = conditions.layers[self.index], conditions.unconditional
-        hidden = hidden_states + self._attend(hidden_states, layer, skip)
+        hidden = hidden_states + self._look_around(hidden_states, layer, skip)
         with_c = hidden[skip:]
         if self.fuses:
             query = self.hpfa.query(with_c)
@@ -205,7 +207,7 @@ class SourceBlock(nn.Module):
         )
         if self.last:
             return hidden_states
-        attended = merge_heads(F.scaled_dot_product_attention(query, key, value))
+        attended = merge_heads(cross_attention(query, key, value))
         hidden = hidden_states + self.attn1.to_out[0](attended)
         hidden = hidden + self.attn2(hidden)
         output: Tensor = hidden + self.ff(self.norm3(hidden))

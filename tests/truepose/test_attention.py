@@ -315,3 +315,18 @@ def test_cross_attention_gradients(tokens, wrap: Callable | None):
     assert torch.autograd.gradcheck(lambda *qkv: cross_attention(*qkv, valid), inputs)
     cross_attention(*inputs, VALID).sum().backward()
     assert all(tensor.grad[3].abs().max() == 0 for tensor in inputs)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_on_a_cpu_gives_what_the_fused_kernel_gives(masked, monkeypatch):
+    """Outputs and gradients do not depend on which of the two ways training takes."""
+    valid = torch.rand(3, 9, generator=torch.Generator().manual_seed(4)) < 0.6 if masked else None
+    found = []
+    for most in (attention.MOST_LOGITS, 0):
+        monkeypatch.setattr(attention, "MOST_LOGITS", most)
+        parts = [t.requires_grad_() for t in draw(3, 2, 9, 4)]
+        output = cross_attention(*parts, valid)
+        output.square().sum().backward()
+        found.append([output.detach(), *(part.grad for part in parts)])
+    for ours, fused in zip(*found, strict=True):
+        torch.testing.assert_close(ours, fused, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,13 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
-from catalogpose.truepose.blocks import BiasAttention, ParsingGuidedFusion, PosedConv, TargetBlock
+from catalogpose.truepose.blocks import (
+    FUSIONS,
+    BiasAttention,
+    ParsingGuidedFusion,
+    PosedConv,
+    TargetBlock,
+)
 from catalogpose.truepose.conditions import Conditions, LayerConditions
 
 
@@ -13,7 +19,7 @@ from catalogpose.truepose.conditions import Conditions, LayerConditions
 def block(wake) -> TargetBlock:
     """Return an awake block of 8 channels and 2 heads that reads 6-wide regions."""
     plain = BasicTransformerBlock(8, 2, 4, cross_attention_dim=6).eval()
-    made = TargetBlock(plain, index=1)
+    made = TargetBlock(plain, 1, FUSIONS["hpfa+caa"], clip_width=6)
     wake(made)
     return made.double()
 
@@ -72,7 +78,8 @@ def test_fresh_fusion_adds_nothing():
     """HPFA's output projection starts at zero, so training starts from the plain UNet."""
     fusion = ParsingGuidedFusion(8, 2)
     tokens = torch.randn(1, 5, 8)
-    assert not fusion(tokens, torch.randn(1, 2, 7, 4), torch.randn(1, 2, 7, 4)).any()
+    key, value = torch.randn(2, 1, 2, 7, 4)
+    assert not fusion(fusion.query(tokens), LayerConditions(key=key, value=value)).any()
 
 
 @torch.no_grad()
@@ -81,7 +88,8 @@ def test_fusion_has_no_biases(wake):
     fusion = ParsingGuidedFusion(8, 2)
     wake(fusion)
     zero = torch.zeros(1, 2, 7, 4)
-    assert not fusion(torch.randn(1, 5, 8), zero, zero).any()
+    query = fusion.query(torch.randn(1, 5, 8))
+    assert not fusion(query, LayerConditions(key=zero, value=zero)).any()
     biased = {name for name, _ in fusion.named_parameters() if name.endswith("bias")}
     assert biased == {"norm.bias"}
 

@@ -80,7 +80,7 @@ def test_concatenation_is_one_softmax_over_both(unet, wake, scene):
     )
     weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
     expected = attn.to_out[0](merge_heads(weights @ value))
-    torch.testing.assert_close(block._attend(hidden, layer, 0), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block._attend(hidden, layer), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_fusion_is_refused(unet):
