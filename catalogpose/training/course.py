@@ -15,13 +15,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 
 from catalogpose.catalog.files import sha256_json
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.errors import UsageError
 from catalogpose.perception.clip import CONFIG_NAME, clip_settings
 from catalogpose.perception.parser import Parser, parser_settings
 from catalogpose.records import Row
@@ -49,6 +50,9 @@ LIBRARIES = ("catalogpose", "torch", "diffusers", "accelerate", "transformers", 
 
 UNKNOWN_LICENCE = "unknown: that of the training data"
 """The card's licence where nobody stated one."""
+
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +106,21 @@ class Course:
         return int(config["model_cfg"]["embed_dim"])
 
     def schedule(self, pairs: int) -> Schedule:
-        """Return the schedule in steps, for so many pairs."""
-        return Schedule(**self.recipe.truepose["schedule"], seed=self.seed).over(pairs)
+        """Return the schedule in steps, for so many pairs; UsageError where it is wrong."""
+        options = {**self.recipe.truepose["schedule"], "seed": self.seed}
+        return self._make(Schedule, "schedule", options).over(pairs)
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised; UsageError where the recipe's section is wrong."""
+        return self._make(Objective, "objective", self.recipe.truepose["objective"])
+
+    def _make(self, kind: type[Made], section: str, options: Mapping[str, Any]) -> Made:
+        """Build what a section describes; UsageError where it has other keys."""
+        try:
+            return kind(**options)
+        except TypeError as error:
+            raise UsageError(f"recipe {self.recipe.name}, {section}: {error}") from None
 
     def setting(self, split: str) -> Setting:
         """Return what decides a split's arrays."""
@@ -131,6 +148,8 @@ def begin(course: Course) -> None:
     Raises:
         UsageError: If the folder was begun otherwise, or a companion cannot be had.
     """
+    # Before anything is written or fetched.
+    _ = course.objective, course.schedule(1)
     facts = {
         "recipe": dataclasses.asdict(course.recipe),
         "seed": course.seed,
@@ -182,7 +201,7 @@ def try_course(course: Course, accelerator: Accelerator, rows: Sequence[Row], lo
         origin.nets,
         origin.scheduler,
         options["pose_style"],
-        Objective(**options["objective"]),
+        course.objective,
         schedule,
         lanes,
         str(accelerator.device),
@@ -219,7 +238,7 @@ def run_course(
         origin.nets,
         origin.scheduler,
         options["pose_style"],
-        Objective(**options["objective"]),
+        course.objective,
         course.schedule(len(data.pairs)),
         course.work,
         device=str(accelerator.device),

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from catalogpose.catalog.files import write_atomically
+from catalogpose.errors import EnvironmentFault
 from catalogpose.training.processes import fast_bfloat16, open_accelerator
 from catalogpose.training.schedule import Schedule as Schedule
 from catalogpose.training.schedule import draw_generator
@@ -104,7 +105,12 @@ class _Run:
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        write_atomically(self.path, lambda file: torch.save(state, file))
+        try:
+            write_atomically(self.path, lambda file: torch.save(state, file))
+        except OSError as error:
+            raise EnvironmentFault(
+                f"cannot write {self.path}: {error.strerror}; the one from before stays"
+            ) from error
 
     def learn(
         self, accumulation: int, precision: AbstractContextManager[object]
@@ -206,7 +212,7 @@ def fit(
         warn: Told, in a line, what looks wrong and does not stop the training; None: nobody is.
 
     Raises:
-        CatalogposeError: If loss or gradient are not finite; the last checkpoint is older.
+        CatalogposeError: If loss or gradient are not finite, or a checkpoint cannot be written.
     """
     made = accelerator or open_accelerator("cpu" if device == "cpu" else "cuda")
     precision = autocast(device) if accelerator is None else nullcontext()

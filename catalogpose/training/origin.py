@@ -73,6 +73,7 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
         encoder = _load(PoseEncoder, start, "pose_encoder", dtype=torch.float32)
         scheduler = _load(DDIMScheduler, start, "scheduler")
         return Origin(nets=TruePoseNets.joined(target, source, encoder), scheduler=scheduler)
+    _refuse_own(start)
     unet = _load(UNet2DConditionModel, start, "unet", dtype=torch.float32, use_safetensors=True)
     target = TargetNet.start_from(unet, clip_width=clip_width, **truepose["net"])
     source = SourceNet.start_from(unet)
@@ -83,6 +84,24 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
     )
     scheduler = DDIMScheduler(**truepose["scheduler"])
     return Origin(nets=TruePoseNets.joined(target, source, encoder), scheduler=scheduler)
+
+
+def _refuse_own(start: str) -> None:
+    """Raise UsageError where a hub id is a model of ours, whose own layers would be dropped."""
+    config = _load_config(start)
+    if config.get("_class_name") != UNet2DConditionModel.__name__:
+        raise UsageError(
+            f"{start} is no plain Stable Diffusion: its unet is a {config.get('_class_name')}; to "
+            "go on from a model of ours, download it and pass --model FOLDER"
+        )
+
+
+def _load_config(start: str) -> dict[str, Any]:
+    """Return the configuration of a folder's or hub id's UNet; UsageError where there is none."""
+    try:
+        return dict(UNet2DConditionModel.load_config(start, subfolder="unet"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no unet could be loaded from {start}: {_first(error)}") from None
 
 
 def _load(kind: Any, start: str, part: str, **options: Any) -> Any:

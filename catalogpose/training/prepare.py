@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.catalog.photos import Photo, read_photo
 from catalogpose.catalog.poses import read_pose
-from catalogpose.errors import RowError, UsageError
+from catalogpose.errors import EnvironmentFault, RowError, UsageError
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS, Letterbox
 from catalogpose.training.loop import Progress
@@ -146,6 +147,7 @@ def prepare_photos(
 
     Raises:
         UsageError: If no pair is left, or the folder holds other arrays.
+        EnvironmentFault: If the disk has no room for them.
     """
     found = open_photos(folder, setting)
     if found is not None:
@@ -266,6 +268,7 @@ def _open_arrays(
     }
     if setting.photos:
         shapes["photos"] = (np.uint8, (*canvas, 3))
+    _need_space(folder, sum(count * _size(kind, shape) for kind, shape in shapes.values()))
     return {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
         if (folder / f"{name}.npy").exists()
@@ -274,6 +277,24 @@ def _open_arrays(
         )
         for name, (kind, shape) in shapes.items()
     }
+
+
+def _size(kind: Any, shape: tuple[int, ...]) -> int:
+    """Return the bytes of one picture's part of an array."""
+    return int(np.dtype(kind).itemsize * np.prod(shape, dtype=np.int64))
+
+
+def _need_space(folder: Path, size: int) -> None:
+    """Raise EnvironmentFault unless the disk has room: writing to a map on a full disk would kill
+    the process without a word.
+    """
+    there = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy"))
+    free = shutil.disk_usage(folder).free
+    if size - there > free:
+        raise EnvironmentFault(
+            f"{folder} needs {(size - there) / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB: "
+            "make room, or name another --out"
+        )
 
 
 def _finish(

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    DistributedType,
     InitProcessGroupKwargs,
     ProjectConfiguration,
     is_tensorboard_available,
@@ -22,6 +23,9 @@ from catalogpose.errors import UsageError
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for one that writes a checkpoint or validates."""
+
+WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+"""Ways of working together in which every process holds the whole net."""
 
 
 def fast_bfloat16(device: str) -> bool:
@@ -65,12 +69,15 @@ def open_accelerator(
         device: `cpu` or `cuda`; with several processes each takes its own GPU.
         precision: `no`, `bf16` or `fp16`.
         trackers: Folder for tensorboard's files, if it is installed; None: nobody is told.
+
+    Raises:
+        UsageError: If the launcher splits the net among the processes, as FSDP does.
     """
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         # accelerate keeps the first precision for a process's life; another net may want another.
         AcceleratorState._reset_state()
     told = ["tensorboard"] if trackers is not None and is_tensorboard_available() else []
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=precision,
         log_with=told or None,
@@ -83,6 +90,12 @@ def open_accelerator(
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         ],
     )
+    if accelerator.distributed_type not in WHOLE:
+        raise UsageError(
+            f"training in {accelerator.distributed_type.value} processes is not supported: its "
+            "checkpoints are whole nets; use plain data parallel processes"
+        )
+    return accelerator
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from catalogpose.training.truepose import TruePoseNets, studio_pairs, train_true
 from catalogpose.training.vae import make_vae, train_vae
 from catalogpose.training.workshop import Workshop, check_begun, logged_seconds
 from catalogpose.truepose.model import ModelCard
+from catalogpose.truepose.model_page import write_model_page
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
 from catalogpose.truepose.siamese import SourceNet, TargetNet
@@ -166,7 +167,7 @@ def make_card(recipe: Recipe, training: Mapping[str, object]) -> ModelCard:
 
 
 def run_assemble(shop: Workshop) -> None:
-    """Write `model_index.json` and the card: the folder is then a model."""
+    """Write `model_index.json`, the card and the page: the folder is then a model."""
     parts = {
         name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder", "vae")
     }
@@ -195,6 +196,7 @@ def run_assemble(shop: Workshop) -> None:
         },
     )
     pipe.save_pretrained(shop.model)
+    write_model_page(shop.model, pipe.card)
 
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from catalogpose.catalog.manifest import read_rows, write_manifest
 from catalogpose.commands.train import PrepareSummary, TrainSummary, train_model
 from catalogpose.config import TrainOptions
-from catalogpose.errors import CatalogposeError, ManifestError, UsageError
+from catalogpose.errors import CatalogposeError, EnvironmentFault, ManifestError, UsageError
 from catalogpose.training.course import TRIED_ROWS
 from catalogpose.training.pairs import open_pairs
 from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
+from catalogpose.training.recipes import FOLDER
 from catalogpose.training.trial import Trial
 from catalogpose.truepose.model import read_card
 
@@ -131,7 +133,7 @@ def test_a_dry_run_needs_nothing_prepared(options: TrainOptions) -> None:
 def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path: Path) -> None:
     """Its nets, scheduler, parser and CLIP are taken; the other shipped recipe trains too."""
     recipe = start.write_recipe(tmp_path / "b.json", "truepose-256", epochs=0, steps=1, average=0)
-    first = dataclasses.replace(options, recipe=recipe, validation=None)
+    first = dataclasses.replace(options, recipe=recipe, validation=None, precision="bf16")
     model = train_model(first).model
     values = json.loads(Path(recipe).read_text(encoding="utf-8"))
     values["parser"]["name"] = values["clip"]["name"] = "nowhere/at-all"
@@ -209,6 +211,7 @@ def test_a_training_that_breaks_says_so(options: TrainOptions) -> None:
 
 def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_path: Path) -> None:
     """Each error is one line that names the flag and the remedy."""
+    wrong = start.write_recipe(tmp_path / "wrong.json", "truepose-512", rate=1.0)
     cases = [
         ({"manifest": None}, "--manifest FILE is needed"),
         ({"only": "vae"}, "--only goes with studio recipes"),
@@ -216,6 +219,7 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
         ({"precision": "fp16"}, "--precision fp16 needs a GPU"),
         ({"accumulate": 3}, "a batch of 2 cannot be split evenly into 3"),
         ({"model": str(tmp_path)}, f"no vae could be loaded from {tmp_path}"),
+        ({"recipe": wrong}, "recipe truepose-512, schedule: "),
     ]
     for change, words in cases:
         changed = dataclasses.replace(options, out=tmp_path / words[:9], **change)
@@ -223,6 +227,47 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
             train_model(changed)
         assert words in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_said_before(options: TrainOptions, monkeypatch) -> None:
+    """Where the arrays do not fit, nothing is begun."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(EnvironmentFault, match=r"train needs 0\.0 GB more, the disk has 0\.0 GB"):
+        train_model(dataclasses.replace(options, prepare=True))
+
+
+def test_checkpointing_changes_no_gradient(start) -> None:
+    """Blocks that are computed again in the backward pass give the gradients of those kept."""
+    from catalogpose.training.origin import read_origin
+
+    options = json.loads((FOLDER / "truepose-512.json").read_text(encoding="utf-8"))["truepose"]
+    options["pose"] = {"widths": [8, 8, 8]}
+    nets = read_origin(str(start.weights), options, 12, 0).nets
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in nets.parameters():
+            if not weight.any():
+                weight.copy_(0.2 * torch.randn(weight.shape, generator=draw))
+    latents = torch.randn(2, 4, 8, 6, generator=draw)
+    labels = torch.randint(28, (2, 64, 48), generator=draw)
+    everything = torch.ones(2, 28, dtype=torch.bool)
+    embeddings = torch.randn(2, 28, 12, generator=draw)
+    found = []
+    for again in (False, True):
+        if again:
+            nets.unet.enable_gradient_checkpointing()
+            nets.source_unet.enable_gradient_checkpointing()
+        nets.train().zero_grad(set_to_none=True)
+        predicted = nets(latents, labels, everything, everything, embeddings, latents,
+                         torch.tensor([10, 700]), torch.ones(2, 3, 64, 48),
+                         torch.tensor([True, True]))[0]  # fmt: skip
+        predicted.square().mean().backward()
+        found.append({name: weight.grad.clone() for name, weight in nets.named_parameters()})
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], atol=1e-6), name
+    # One token, as the middle has here, leaves attention no choice and its queries no gradient.
+    moved = sum(bool(gradient.any()) for gradient in found[0].values())
+    assert moved > 0.9 * len(found[0])
 
 
 def test_rows_without_target_are_refused(start) -> None:

@@ -67,6 +67,19 @@ class PhotoRecipe:
     save_minutes: float = 30.0
     """Least time between checkpoints; one of Stable Diffusion's size is 28 GB."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError naming what a section lacks."""
+        for section, needed in (
+            ("parser", {"name"}),
+            ("clip", {"name"}),
+            ("validation", {"every", "pairs"}),
+            ("truepose", {"net", "pose", "pose_style", "scheduler", "objective", "schedule",
+                          "steps", "guidance"}),
+        ):  # fmt: skip
+            lacking = sorted(needed - set(getattr(self, section)))
+            if lacking:
+                raise ValueError(f"{section} lacks {', '.join(lacking)}")
+
 
 def load_recipe(name: str) -> Recipe | PhotoRecipe:
     """Read a shipped recipe by name, or a JSON file by path; one with a `start` is of photos.
