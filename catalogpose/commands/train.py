@@ -161,7 +161,7 @@ def _train_photos(
         raise UsageError("--prepare and --dry-run work in one process: start them without launcher")
     if not alone and not (course.folder / "prepared" / "train" / "pairs.npy").exists():
         raise UsageError(f"nothing is prepared in {course.folder}: first run it with --prepare")
-    begin(course)
+    begin(course, binding=not options.dry_run)
     if options.dry_run:
         return _try(course, options)
     with _open_eyes(course, options) as eyes:

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 
-from catalogpose.catalog.files import sha256_json
+from catalogpose.catalog.files import sha256_json, write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import CONFIG_NAME, clip_settings
@@ -142,29 +143,43 @@ class Course:
         )
 
 
-def begin(course: Course) -> None:
-    """Note what decides the training, and copy parser and CLIP into the model folder.
+def begin(course: Course, *, binding: bool = True) -> None:
+    """Copy parser and CLIP into the model folder, and note what decides the training.
+
+    Args:
+        course: What is trained, and where.
+        binding: Whether the folder is from now on for this training alone; a dry run binds nothing.
 
     Raises:
         UsageError: If the folder was begun otherwise, or a companion cannot be had.
     """
     # Before anything is written or fetched.
     _ = course.objective, course.schedule(1)
+    noted = course.folder / "work" / "recipe.json"
     facts = {
         "recipe": dataclasses.asdict(course.recipe),
         "seed": course.seed,
         "start": course.start,
-        "manifests": dict(course.manifests),
+        "manifest": course.manifests["train"],
     }
-    check_begun(course.folder / "work" / "recipe.json", facts, course.folder)
-    recipe, start = course.recipe, Path(course.start)
-    own = is_own_model(course.start)
-    parser, clip = recipe.parser["name"], recipe.clip["name"]
-    if own and (start / "parser" / "config.json").is_file():
-        copy_parser(str(start / "parser"), course.model / "parser", None)
+    if binding or noted.exists():
+        check_begun(noted, facts, course.folder)
+    parser, label_set, clip = course.recipe.parser["name"], None, course.recipe.clip["name"]
+    start = Path(course.start)
+    if is_own_model(course.start):
+        clip = str(start / "clip")
+    if is_own_model(course.start) and (start / "parser" / "config.json").is_file():
+        parser = str(start / "parser")
     else:
-        copy_parser(parser, course.model / "parser", recipe.parser.get("label_set"))
-    copy_clip(str(start / "clip") if own else clip, course.model / "clip")
+        label_set = course.recipe.parser.get("label_set")
+    names = course.folder / "work" / "companions.json"
+    text = json.dumps({"parser": parser, "label_set": label_set, "clip": clip}, indent=2)
+    if not names.exists() or names.read_text(encoding="utf-8") != text:
+        for part in ("parser", "clip"):
+            shutil.rmtree(course.model / part, ignore_errors=True)
+    copy_parser(parser, course.model / "parser", label_set)
+    copy_clip(clip, course.model / "clip")
+    write_atomically(names, lambda file: file.write(text.encode()))
 
 
 def prepare(course: Course, split: str, rows: Sequence[Row], look: Look) -> PhotoPairs:
@@ -190,8 +205,8 @@ def try_course(course: Course, accelerator: Accelerator, rows: Sequence[Row], lo
     found = open_photos(course.folder / "prepared" / "train", setting)
     pairs = len(rows) if found is None else len(found.pairs)
     if found is None:
-        # Another number of rows may follow an edit of the manifest: its hash is among the facts.
-        folder = course.folder / "dry-run" / course.manifests["train"][:16]
+        # A dry run is for trying settings: each has arrays of its own.
+        folder = course.folder / "dry-run" / sha256_json(dataclasses.asdict(setting))[:16] / "train"
         found = _prepare(course, folder, "train", rows[:TRIED_ROWS], look)
     origin = _open_origin(course, accelerator)
     options, schedule = course.recipe.truepose, course.schedule(pairs)

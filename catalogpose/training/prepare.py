@@ -178,7 +178,7 @@ def prepare_photos(
             for array in arrays.values():
                 array.flush()
         if progress is not None:
-            progress("preparing", done, len(state))
+            progress(f"preparing {folder.name}", done, len(state))
     _finish(folder, plan, state, failures)
     finished = open_photos(folder, setting)
     assert finished is not None  # just written

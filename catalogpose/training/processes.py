@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
     ProjectConfiguration,
@@ -85,10 +84,7 @@ def open_accelerator(
             project_dir=None if trackers is None else str(trackers),
             logging_dir=None if trackers is None else str(trackers),
         ),
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=PATIENCE),
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.distributed_type not in WHOLE:
         raise UsageError(

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,11 @@ def test_a_dry_run_needs_nothing_prepared(options: TrainOptions) -> None:
     assert (tried.steps, tried.batch, tried.micro_batch) == (6, 2, 1)
     assert not (options.out / "prepared").exists()
     assert TRIED_ROWS >= 4
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+    recipe["truepose"]["schedule"]["epochs"] = 5
+    recipe["height"] = 48
+    Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    assert train_model(dataclasses.replace(options, dry_run=True)).steps == 10, "it binds nothing"
 
 
 def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path: Path) -> None:
@@ -189,8 +196,10 @@ def test_preparing_goes_on_where_it_was_stopped(options: TrainOptions) -> None:
 def test_another_manifest_or_recipe_is_refused(options: TrainOptions, tmp_path: Path) -> None:
     """A folder that was begun goes on with what it was begun with, and says what differs."""
     train_model(dataclasses.replace(options, prepare=True))
-    with pytest.raises(UsageError, match="begun with another manifests: name a new --out"):
-        train_model(dataclasses.replace(options, validation=None))
+    rows = list(read_rows(options.manifest))
+    write_manifest(tmp_path / "fewer.parquet", rows[:3])
+    with pytest.raises(UsageError, match="begun with another manifest: name a new --out"):
+        train_model(dataclasses.replace(options, manifest=tmp_path / "fewer.parquet"))
     recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
     recipe["truepose"]["schedule"]["learning_rate"] = 0.5
     Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
@@ -303,3 +312,30 @@ def test_validation_rows_are_spread_and_fixed(start) -> None:
     rows = list(read_rows(start.manifest))
     assert [row.number for row in pick_evenly(rows * 25, 3)] == [1, 3, 4]
     assert pick_evenly(rows, 9) == rows
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_command(options: TrainOptions) -> None:
+    """Both learn, the first one speaks, and what comes out is what one process makes, nearly."""
+    words = ["train", "--recipe", options.recipe, "--manifest", options.manifest, "--validation",
+             options.manifest, "--cache", options.cache, "--device", "cpu", "--precision",
+             "float32"]  # fmt: skip
+    alone = dataclasses.replace(options, out=options.out.with_name("alone"))
+    train_model(alone)
+    train_model(dataclasses.replace(options, prepare=True))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    done = subprocess.run(
+        [*map(str, [*launch, 2, "-m", "catalogpose", *words, "--out", options.out])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: prepare, truepose") == 1
+    together, single = (
+        torch.load(out / "work/truepose/checkpoint.pt", weights_only=True)
+        for out in (options.out, alone.out)
+    )
+    assert together["step"] == single["step"] == 6
+    assert read_card(options.out / "model").training["hardware"].startswith("2 x ")
+    # Noise is drawn a micro-batch, so the two are alike and not equal.
+    name = "unet.conv_in.weight"
+    assert torch.allclose(together["net"][name], single["net"][name], atol=0.02)
