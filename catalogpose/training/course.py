@@ -28,6 +28,7 @@ from catalogpose.perception.clip import CONFIG_NAME, clip_settings
 from catalogpose.perception.parser import Parser, parser_settings
 from catalogpose.records import Row
 from catalogpose.training.companions import copy_clip, copy_parser
+from catalogpose.training.compiling import compile_parts
 from catalogpose.training.loop import Check, Progress, Schedule
 from catalogpose.training.objective import Objective
 from catalogpose.training.origin import Origin, is_own_model, read_origin, read_vae
@@ -282,9 +283,7 @@ def _open_origin(course: Course, accelerator: Accelerator) -> Origin:
         nets.unet.enable_gradient_checkpointing()
         nets.source_unet.enable_gradient_checkpointing()
     if course.compiled:
-        nets.unet.compile()
-        nets.source_unet.compile()
-        nets.pose_encoder.compile()
+        compile_parts(nets)
     return origin
 
 

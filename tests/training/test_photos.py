@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 
 from catalogpose.catalog.manifest import read_rows, write_manifest
 from catalogpose.commands.train import PrepareSummary, TrainSummary, train_model
 from catalogpose.config import TrainOptions
 from catalogpose.errors import CatalogposeError, EnvironmentFault, ManifestError, UsageError
+from catalogpose.training.compiling import compile_parts
 from catalogpose.training.course import TRIED_ROWS
+from catalogpose.training.origin import read_origin
 from catalogpose.training.pairs import open_pairs
 from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
 from catalogpose.training.recipes import FOLDER
@@ -247,8 +250,6 @@ def test_a_full_disk_is_said_before(options: TrainOptions, monkeypatch) -> None:
 
 def test_checkpointing_changes_no_gradient(start) -> None:
     """Blocks that are computed again in the backward pass give the gradients of those kept."""
-    from catalogpose.training.origin import read_origin
-
     options = json.loads((FOLDER / "truepose-512.json").read_text(encoding="utf-8"))["truepose"]
     options["pose"] = {"widths": [8, 8, 8]}
     nets = read_origin(str(start.weights), options, 12, 0).nets
@@ -312,6 +313,36 @@ def test_validation_rows_are_spread_and_fixed(start) -> None:
     rows = list(read_rows(start.manifest))
     assert [row.number for row in pick_evenly(rows * 25, 3)] == [1, 3, 4]
     assert pick_evenly(rows, 9) == rows
+
+
+def test_compiling_keeps_the_names(start) -> None:
+    """Blocks of both UNets are marked, and what a checkpoint holds is called the same."""
+    options = json.loads((FOLDER / "truepose-512.json").read_text(encoding="utf-8"))["truepose"]
+    nets = read_origin(str(start.weights), options, 12, 0).nets
+    names = list(nets.state_dict())
+    blocks = [sum(isinstance(part, ResnetBlock2D) for part in net.modules())
+              for net in (nets.unet, nets.source_unet)]  # fmt: skip
+    assert compile_parts(nets) > sum(blocks) > blocks[0] > 0
+    assert list(nets.state_dict()) == names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler, about itself
+def test_what_is_compiled_computes_the_same() -> None:
+    """A compiled residual block has the outputs and gradients of a plain one."""
+    block = ResnetBlock2D(in_channels=16, out_channels=16, temb_channels=8, groups=4)
+    holder = torch.nn.ModuleList([block])
+    inputs = torch.randn(2, 16, 4, 3), torch.randn(2, 8)
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            assert compile_parts(holder) == 1
+        block.zero_grad(set_to_none=True)
+        output = block(*inputs)
+        output.square().mean().backward()
+        found.append([output.detach(), *(weight.grad for weight in block.parameters())])
+    for plain, other in zip(*found, strict=True):
+        assert torch.allclose(plain, other, atol=1e-5)
 
 
 @pytest.mark.slow
