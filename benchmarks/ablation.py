@@ -37,6 +37,9 @@ PAPER = {
 }
 """SSIM and PSNR of the paper's Table 2: DeepFashion, 512x352."""
 
+BOUNDS = {"copy": "the source copied", "vae": "the target through the VAE"}
+"""Rows that are no arms."""
+
 METRICS = ("psnr", "ssim", "garment_colour_error", "pattern_error", "parsing_agreement", "mse")
 """Columns of the table."""
 
@@ -83,17 +86,20 @@ def as_table(options: argparse.Namespace) -> str:
     """Return the finished arms as a Markdown table, with the paper's figures beside them."""
     results = ablation.read_results(options.results)
     table = ablation.summarize(results, METRICS)
-    order = [name for name in ablation.read_plan(options.plan).arms if name in table]
+    order = [name for name in (*ablation.read_plan(options.plan).arms, *BOUNDS) if name in table]
     lines = [
-        "| arm | seeds | " + " | ".join(METRICS) + " | paper: SSIM, PSNR |",
-        "|---|" + "---|" * (len(METRICS) + 2),
+        "| arm | seeds | " + " | ".join(METRICS) + " | error to ceiling | paper: SSIM, PSNR |",
+        "|---|" + "---|" * (len(METRICS) + 3),
     ]
+    above = {name: table[name]["mse"].mean - table["vae"]["mse"].mean for name in order}
     for name in order:
         cells = [
             cell(table[name][m], 1 if m == "mse" else 3 if m != "psnr" else 2) for m in METRICS
         ]
         paper = "{:.3f}, {:.2f}".format(*PAPER[name]) if name in PAPER else "-"
-        lines.append(f"| {name} | {table[name]['seeds']} | " + " | ".join(cells) + f" | {paper} |")
+        share = f"{above[name] / above['hpfa+caa']:.0%}" if "hpfa+caa" in above else "-"
+        cells = [BOUNDS.get(name, name), str(table[name]["seeds"]), *cells, share, paper]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([f"n = {results[0]['n']} held-out pairs a seed", "", *lines])
 
 
@@ -114,6 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         bench = make_bench(options)
+        ablation.measure_bounds(bench)
         missing = [
             (name, seed)
             for seed in options.seeds

@@ -27,6 +27,7 @@ from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.truepose import TruePoseNets, train_truepose
+from catalogpose.training.vae import rebuild
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.model import ModelCard
 from catalogpose.truepose.pipeline import TruePosePipeline
@@ -168,18 +169,43 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
         device="cpu",
         progress=progress,
     )
-    seconds = time.monotonic() - begun
-    scores = measure(bench, nets, scheduler)
-    result = {
-        "arm": name,
+    seconds = round(time.monotonic() - begun)
+    facts = {
         "fusion": arm.fusion,
         "objective": {**plan.objective, **arm.objective},
-        "seed": seed,
         "schedule": dict(plan.schedule),
         "start": dict(plan.start),
-        "plan": plan_hash(plan),
+        "seconds": seconds,
+    }
+    _write_result(bench, name, seed, measure(bench, nets, scheduler), facts)
+
+
+def measure_bounds(bench: Bench) -> None:
+    """Measure what no arm can fall below or rise above: the source copied, and the target as the
+    VAE gives it back; their results lie beside the arms' as `copy` and `vae`.
+    """
+    if not result_path(bench, "copy", 0).exists():
+        _write_result(bench, "copy", 0, scores_of(bench, bench.held_out.sources), {})
+    if not result_path(bench, "vae", 0).exists():
+        _write_result(
+            bench, "vae", 0, scores_of(bench, rebuild(bench.vae, bench.held_out.targets)), {}
+        )
+
+
+def _write_result(
+    bench: Bench,
+    name: str,
+    seed: int,
+    scores: Mapping[str, Sequence[float | None]],
+    facts: Mapping[str, object],
+) -> None:
+    """Write what was measured, with all that one must know to compare it."""
+    result = {
+        "arm": name,
+        "seed": seed,
+        **facts,
+        "plan": plan_hash(bench.plan),
         "n": len(bench.held_out),
-        "seconds": round(seconds),
         "hardware": f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {library: version(library) for library in VERSIONS},
         "scores": scores,

@@ -171,10 +171,17 @@ def layer_sizes(layers: Sequence[LayerConditions], size: tuple[int, int]) -> lis
     return [sizes[layer.key.shape[2]] for layer in layers]
 
 
+def _size_of(batch: PairBatch) -> tuple[int, int]:
+    """Return height and width of a batch's latents."""
+    height, width = batch.source.shape[2:]
+    return height, width
+
+
 def _attention(query: Tensor, key: Tensor) -> Tensor:
     """Return HPFA's attention (B, N, N'), the mean over heads, in float32."""
     logits = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
-    return logits.softmax(dim=-1).mean(dim=1)
+    weights: Tensor = logits.softmax(dim=-1).mean(dim=1)
+    return weights
 
 
 def _truth_loss(
@@ -189,7 +196,7 @@ def _truth_loss(
     if batch.source_surface is None or batch.target_surface is None:
         raise UsageError("objective: truth_weight needs studio pictures; photos have no surfaces")
     times = len(keep) // len(batch.source)
-    sizes = layer_sizes(layers, tuple(batch.source.shape[2:]))
+    sizes = layer_sizes(layers, _size_of(batch))
     surfaces = batch.source_surface.to(keep.device), batch.target_surface.to(keep.device)
     watched = {sizes[index] for index, _ in seen}
     truths = {size: true_attention(*surfaces, size, tolerance=TOLERANCE) for size in watched}
@@ -211,7 +218,7 @@ def _flow_loss(
     """
     times = len(keep) // len(batch.source)
     losses = []
-    sizes = layer_sizes(layers, tuple(batch.source.shape[2:]))
+    sizes = layer_sizes(layers, _size_of(batch))
     for index, query in seen:
         size = sizes[index]
         source, target = (

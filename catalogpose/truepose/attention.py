@@ -187,4 +187,5 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -torch.inf)
-    return logits.softmax(dim=-1).to(value.dtype) @ value
+    attended: Tensor = logits.softmax(dim=-1).to(value.dtype) @ value
+    return attended

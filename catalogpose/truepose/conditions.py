@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,19 +64,21 @@ class LayerConditions:
     @classmethod
     def joined(cls, layers: Sequence[LayerConditions]) -> LayerConditions:
         """Join conditions of the same layer along the batch."""
-        found = {
-            field.name: [getattr(layer, field.name) for layer in layers] for field in fields(cls)
-        }
-        return cls(**{n: None if v[0] is None else torch.cat(v) for n, v in found.items()})
+        found: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            parts = [getattr(layer, name) for layer in layers]
+            found[name] = None if parts[0] is None else torch.cat(parts)
+        return cls(**found)
 
     def expanded(self, times: int) -> LayerConditions:
         """Repeat the batch; a batch of one as a view, so that its poses share one memory."""
         if len(self.key) > 1:
             return LayerConditions.joined([self] * times)
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return LayerConditions(
-            **{n: None if v is None else v.expand(times, *v.shape[1:]) for n, v in found.items()}
-        )
+        found: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            part = getattr(self, name)
+            found[name] = None if part is None else part.expand(times, *part.shape[1:])
+        return LayerConditions(**found)
 
 
 @dataclass(frozen=True, kw_only=True)
