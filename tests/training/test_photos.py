@@ -88,7 +88,7 @@ def test_prepare_try_train_kill_and_go_on(options: TrainOptions, tmp_path: Path)
     state = torch.load(options.out / "work/truepose/checkpoint.pt", weights_only=True)
     assert state["step"] == 3
     summary = train_model(options)
-    whole = dataclasses.replace(options, out=tmp_path / "whole")
+    whole = dataclasses.replace(options, out=tmp_path / "whole", validation=None)
     train_model(whole)
     ends = [torch.load(out / "work/truepose/checkpoint.pt", weights_only=True)
             for out in (options.out, whole.out)]  # fmt: skip
