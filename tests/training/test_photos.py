@@ -88,7 +88,10 @@ def test_prepare_try_train_kill_and_go_on(options: TrainOptions, tmp_path: Path)
     state = torch.load(options.out / "work/truepose/checkpoint.pt", weights_only=True)
     assert state["step"] == 3
     summary = train_model(options)
-    whole = dataclasses.replace(options, out=tmp_path / "whole", validation=None)
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8")) | {"save_minutes": 9}
+    (tmp_path / "rarely.json").write_text(json.dumps(recipe), encoding="utf-8")
+    whole = dataclasses.replace(options, out=tmp_path / "whole", validation=None,
+                                recipe=str(tmp_path / "rarely.json"))  # fmt: skip
     train_model(whole)
     ends = [torch.load(out / "work/truepose/checkpoint.pt", weights_only=True)
             for out in (options.out, whole.out)]  # fmt: skip
