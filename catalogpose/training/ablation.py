@@ -44,6 +44,8 @@ class Arm:
     """One of `FUSIONS`."""
     objective: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the plan's objective."""
+    warm: bool = False
+    """Whether HPFA starts from each block's own self-attention instead of random projections."""
 
     def __post_init__(self) -> None:
         """Raise UsageError where the fusion is unknown."""
@@ -156,6 +158,8 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     plan, arm = bench.plan, bench.plan.arms[name]
     nets = make_nets(plan, arm.fusion, bench.pairs.embeddings.shape[-1], seed)
     start_from(nets, train_start(bench))
+    if arm.warm:
+        nets.unet.warm_fusion()
     scheduler = DDIMScheduler(**plan.scheduler)
     begun = time.monotonic()
     train_truepose(
@@ -172,6 +176,7 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     seconds = round(time.monotonic() - begun)
     facts = {
         "fusion": arm.fusion,
+        "warm": arm.warm,
         "objective": {**plan.objective, **arm.objective},
         "schedule": dict(plan.schedule),
         "start": dict(plan.start),

@@ -56,6 +56,17 @@ class ParsingGuidedFusion(nn.Module):
         self.to_out = nn.Linear(channels, channels, bias=False)
         nn.init.zeros_(self.to_out.weight)
 
+    @torch.no_grad()
+    def start_from(self, attention: Any, norm: nn.Module) -> None:
+        """Take over the norm and the projections of a self-attention; the last one stays zero.
+
+        Both nets start alike, so what compares TargetNet's tokens with one another compares them
+        with SourceNet's too (ours: from random projections HPFA must learn that first).
+        """
+        self.norm.load_state_dict(norm.state_dict())
+        for name in ("to_q", "to_k", "to_v"):
+            getattr(self, name).weight.copy_(getattr(attention, name).weight)
+
     def query(self, hidden: Tensor) -> Tensor:
         """Return Q of Eq. 8, (B, h, N, d), for hidden F (B, N, C)."""
         return split_heads(self.to_q(self.norm(hidden)), self.heads)

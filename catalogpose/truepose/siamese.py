@@ -192,6 +192,18 @@ class TargetNet(_SiameseNet):
         for _, transformer in _transformers(self):
             yield transformer.transformer_blocks[0]
 
+    def warm_fusion(self) -> None:
+        """Start each block's HPFA from its own self-attention; for nets not trained yet, before
+        which the self-attention must have its weights.
+
+        Raises:
+            ValueError: If the fusion has no HPFA.
+        """
+        for block in self._blocks():
+            if not block.fuses:
+                raise ValueError(f"fusion {self.config.fusion!r} has no HPFA to start")
+            block.hpfa.start_from(block.attn1, block.norm1)
+
     def condition(
         self,
         layers: Sequence[SourceLayer],

@@ -83,6 +83,22 @@ def test_concatenation_is_one_softmax_over_both(unet, wake, scene):
     torch.testing.assert_close(block._attend(hidden, layer), expected, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_warm_hpfa_starts_from_the_self_attention(unet, scene):
+    """Queries and keys are the self-attention's, and the plain UNet's prediction stays."""
+    cold, warm = (TargetNet.start_from(unet, clip_width=12, fusion="hpfa") for _ in range(2))
+    warm.warm_fusion()
+    source = SourceNet.start_from(unet)
+    layer, hidden = source(scene.source)[0], torch.randn(2, 176, 16)
+    block = warm.down_blocks[0].attentions[0].transformer_blocks[0]
+    expected = split_heads(block.attn1.to_q(block.norm1(hidden)), block.attn1.heads)
+    torch.testing.assert_close(block.hpfa.query(hidden), expected)
+    assert torch.equal(block.hpfa.to_k(layer.hidden), block.attn1.to_k(layer.hidden))
+    torch.testing.assert_close(paint(warm, source, scene), paint(cold, source, scene))
+    with pytest.raises(ValueError, match="no HPFA to start"):
+        TargetNet.start_from(unet, fusion="concat").warm_fusion()
+
+
 def test_an_unknown_fusion_is_refused(unet):
     """A misspelt fusion is answered with the known ones."""
     with pytest.raises(ValueError, match="known: hpfa\\+caa, hpfa, concat"):
