@@ -26,7 +26,7 @@ from catalogpose.training.held_out import HeldOut, paint, score
 from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
-from catalogpose.training.truepose import TruePoseNets, train_truepose
+from catalogpose.training.truepose import TruePoseNets, start_from, train_truepose
 from catalogpose.training.vae import rebuild
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.model import ModelCard
@@ -118,14 +118,6 @@ def make_nets(plan: AblationPlan, fusion: str, clip_width: int, seed: int) -> Tr
     """Build an arm's nets; the seed decides what no start replaces."""
     torch.manual_seed(seed)
     return TruePoseNets(plan.unet, plan.pose, clip_width, fusion)
-
-
-def start_from(nets: TruePoseNets, start: TruePoseNets) -> None:
-    """Give both UNets and the pose encoder the weights of a net that sees the pose alone."""
-    weights = start.unet.state_dict()
-    nets.unet.load_state_dict(weights, strict=False)
-    nets.source_unet.load_state_dict(weights, strict=False)
-    nets.pose_encoder.load_state_dict(start.pose_encoder.state_dict())
 
 
 def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:

@@ -76,6 +76,8 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
     _refuse_own(start)
     unet = _load(UNet2DConditionModel, start, "unet", dtype=torch.float32, use_safetensors=True)
     target = TargetNet.start_from(unet, clip_width=clip_width, **truepose["net"])
+    if truepose.get("warm", False):
+        target.warm_fusion()
     source = SourceNet.start_from(unet)
     encoder = PoseEncoder(
         in_channels=STYLE_CHANNELS[style],

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,13 @@ from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
 from catalogpose.training.previews import make_preview
 from catalogpose.training.recipes import Recipe
-from catalogpose.training.truepose import TruePoseNets, studio_pairs, train_truepose
+from catalogpose.training.schedule import Schedule
+from catalogpose.training.truepose import (
+    TruePoseNets,
+    start_from,
+    studio_pairs,
+    train_truepose,
+)
 from catalogpose.training.vae import make_vae, train_vae
 from catalogpose.training.workshop import Workshop, check_begun, logged_seconds
 from catalogpose.truepose.model import ModelCard
@@ -34,13 +40,14 @@ from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
-STAGES = ("vae", "clip", "truepose", "parser", "assemble")
+STAGES = ("vae", "clip", "start", "truepose", "parser", "assemble")
 """In the order in which they run."""
 
 NEEDS = {
     "vae": (),
     "clip": (),
-    "truepose": ("vae", "clip"),
+    "start": ("vae", "clip"),
+    "truepose": ("vae", "clip", "start"),
     "parser": (),
     "assemble": ("vae", "clip", "truepose", "parser"),
 }
@@ -105,14 +112,16 @@ def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
     return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
 
 
-def run_truepose(shop: Workshop) -> None:
-    """Train both UNets and the pose encoder and write them, with the scheduler, in float16."""
+def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
+    """Load the VAE and the CLIP that earlier stages made."""
+    folder = str(shop.model / "vae")
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(shop.device)
+    return vae, Clip.load(shop.model / "clip", shop.device)
+
+
+def _make_nets(shop: Workshop, fusion: str, clip_width: int) -> TruePoseNets:
+    """Build nets of the recipe with random weights that the seed decides."""
     recipe, options = shop.recipe, shop.recipe.truepose
-    vae = AutoencoderKL.from_pretrained(str(shop.model / "vae"), dtype=torch.float32).to(
-        shop.device
-    )
-    clip = Clip.load(shop.model / "clip", shop.device)
-    pairs = _pairs(shop, "train", vae, clip)
     channels = recipe.vae["latent_channels"]
     unet = {
         **options["unet"],
@@ -120,24 +129,50 @@ def run_truepose(shop: Workshop) -> None:
         "out_channels": channels,
         "sample_size": None,
     }
-    schedule = shop.schedule(options)
-    nets = TruePoseNets(unet, _pose_options(options), clip.width, options.get("fusion", "hpfa+caa"))
+    torch.manual_seed(shop.seed)
+    return TruePoseNets(unet, _pose_options(options), clip_width, fusion)
+
+
+def run_start(shop: Workshop) -> TruePoseNets:
+    """Train, or read again, the net that sees the pose alone, from which both nets start."""
+    options = shop.recipe.truepose
+    vae, clip = _load_eyes(shop)
+    return train_truepose(
+        _pairs(shop, "train", vae, clip),
+        _make_nets(shop, "none", clip.width),
+        DDIMScheduler(**options["scheduler"]),
+        options["pose_style"],
+        Objective(noises=options["objective"].get("noises", 1)),
+        Schedule(**options["start"], seed=shop.seed),
+        shop.work / "start",
+        device=shop.device,
+        progress=shop.progress,
+    )
+
+
+def run_truepose(shop: Workshop) -> None:
+    """Train both UNets and the pose encoder and write them, with the scheduler, in float16."""
+    options = shop.recipe.truepose
+    vae, clip = _load_eyes(shop)
+    nets = _make_nets(shop, options["fusion"], clip.width)
+    start_from(nets, run_start(shop))
+    if options["warm"]:
+        nets.unet.warm_fusion()
     scheduler = DDIMScheduler(**options["scheduler"])
     pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
-    pipe.card = make_card(recipe, {})
+    pipe.card = make_card(shop.recipe, {})
     held_out = shop.pictures("validation")
     folder = shop.work / "truepose"
-    preview = make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip))
     train_truepose(
-        pairs,
+        _pairs(shop, "train", vae, clip),
         nets,
         scheduler,
         options["pose_style"],
-        Objective(**{"noises": options.get("noises", 1), **options.get("objective", {})}),
-        schedule,
+        Objective(**options["objective"]),
+        Schedule(**options["schedule"], seed=shop.seed),
         folder,
         device=shop.device,
-        preview=preview,
+        preview=make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip)),
         progress=shop.progress,
     )
     for name in ("unet", "source_unet", "pose_encoder"):
@@ -186,12 +221,16 @@ def run_assemble(shop: Workshop) -> None:
             "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
             "seconds": {
                 name: logged_seconds(shop.work / name / "loss.csv")
-                for name in ("vae", "clip", "parser", "truepose")
+                for name in ("vae", "clip", "start", "truepose", "parser")
             },
             "schedules": {
-                name: getattr(shop.recipe, name)["schedule"]
-                for name in ("vae", "clip", "parser", "truepose")
+                "start": shop.recipe.truepose["start"],
+                **{
+                    name: getattr(shop.recipe, name)["schedule"]
+                    for name in ("vae", "clip", "truepose", "parser")
+                },
             },
+            "objective": dict(shop.recipe.truepose["objective"]),
             "torch": torch.__version__,
         },
     )
@@ -201,7 +240,13 @@ def run_assemble(shop: Workshop) -> None:
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     """Run stages in order; a finished one is not run again, a killed one goes on."""
-    runners = {"vae": run_vae, "clip": run_clip, "truepose": run_truepose, "parser": run_parser}
+    runners: dict[str, Callable[[Workshop], object]] = {
+        "vae": run_vae,
+        "clip": run_clip,
+        "start": run_start,
+        "truepose": run_truepose,
+        "parser": run_parser,
+    }
     shop.work.mkdir(parents=True, exist_ok=True)
     facts = {"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}
     check_begun(shop.work / "recipe.json", facts, shop.folder)

@@ -16,7 +16,7 @@ from catalogpose.training import ablation
 from catalogpose.training.held_out import hold_out
 from catalogpose.training.objective import Objective
 from catalogpose.training.pictures import draw_pictures
-from catalogpose.training.truepose import studio_pairs
+from catalogpose.training.truepose import start_from, studio_pairs
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.model import BUNDLED
 
@@ -72,7 +72,7 @@ def test_arms_share_their_start_and_differ_in_their_fusion(bench: ablation.Bench
     width = bench.pairs.embeddings.shape[-1]
     for fusion in ("hpfa+caa", "concat"):
         nets = ablation.make_nets(bench.plan, fusion, width, seed=1)
-        ablation.start_from(nets, ablation.train_start(bench))
+        start_from(nets, ablation.train_start(bench))
         for net in (nets.unet, nets.source_unet):
             shared = {name: w for name, w in net.state_dict().items() if name in start}
             assert len(shared) > 100

@@ -24,6 +24,7 @@ def write_tiny_recipe(path: Path) -> None:
     schedule = {"steps": 2, "batch": 2, "learning_rate": 0.001}
     for section in ("vae", "clip", "parser", "truepose"):
         recipe[section]["schedule"] = schedule
+    recipe["truepose"]["start"] = schedule
     recipe["vae"].update(widths=[8, 8, 8, 8], latent_channels=4)
     recipe["clip"]["model"]["vision_cfg"].update(layers=1, width=32)
     recipe["clip"]["model"]["text_cfg"].update(layers=1)

@@ -13,6 +13,13 @@ from catalogpose.errors import UsageError
 FOLDER = Path(__file__).resolve().parent
 
 
+def _need(section: str, values: Mapping[str, Any], needed: set[str]) -> None:
+    """Raise ValueError naming what a section lacks."""
+    lacking = sorted(needed - set(values))
+    if lacking:
+        raise ValueError(f"{section} lacks {', '.join(lacking)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model is made from studio pictures; a section holds a net's configuration and its
@@ -36,9 +43,17 @@ class Recipe:
     parser: Mapping[str, Any]
     """`model` (SegformerConfig's options), `schedule`."""
     truepose: Mapping[str, Any]
-    """`unet`, `pose`, `pose_style`, `scheduler`, `noises` a pair, `schedule`, and the card's
-    `steps` and `guidance`.
-    """
+    """`unet`, `fusion`, `pose`, `pose_style`, `scheduler`; `start`, the schedule of the net that
+    sees the pose alone, from which both UNets start; `warm`, whether HPFA starts from the
+    self-attention; `objective`, `schedule`, and the card's `steps` and `guidance`."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming what a section lacks."""
+        _need("vae", self.vae, {"widths", "latent_channels", "schedule"})
+        _need("clip", self.clip, {"model", "schedule"})
+        _need("parser", self.parser, {"model", "schedule"})
+        _need("truepose", self.truepose, {"unet", "fusion", "pose", "pose_style", "scheduler",
+              "start", "warm", "objective", "schedule", "steps", "guidance"})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +75,9 @@ class PhotoRecipe:
     """`name`, hub id or folder of an open_clip model with safetensors."""
     truepose: Mapping[str, Any]
     """`net` (TargetNet's own options), `pose` (PoseEncoder's), `pose_style`, `scheduler`,
-    `objective`, `schedule`, `gradient_checkpointing`, and the card's `steps` and `guidance`. Where
-    the weights are a model's of ours, `net`, `pose` and `scheduler` are that model's."""
+    `objective`, `schedule`, `gradient_checkpointing`, `warm` (whether HPFA starts from the
+    self-attention; the paper has it start from nothing), and the card's `steps` and `guidance`.
+    Where the weights are a model's of ours, `net`, `pose` and `scheduler` are that model's."""
     validation: Mapping[str, Any]
     """`every` so many steps, on how many `pairs`."""
     save_minutes: float = 30.0
@@ -69,16 +85,11 @@ class PhotoRecipe:
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks."""
-        for section, needed in (
-            ("parser", {"name"}),
-            ("clip", {"name"}),
-            ("validation", {"every", "pairs"}),
-            ("truepose", {"net", "pose", "pose_style", "scheduler", "objective", "schedule",
-                          "steps", "guidance"}),
-        ):  # fmt: skip
-            lacking = sorted(needed - set(getattr(self, section)))
-            if lacking:
-                raise ValueError(f"{section} lacks {', '.join(lacking)}")
+        _need("parser", self.parser, {"name"})
+        _need("clip", self.clip, {"name"})
+        _need("validation", self.validation, {"every", "pairs"})
+        _need("truepose", self.truepose, {"net", "pose", "pose_style", "scheduler", "objective",
+              "schedule", "steps", "guidance"})  # fmt: skip
 
 
 def load_recipe(name: str) -> Recipe | PhotoRecipe:
