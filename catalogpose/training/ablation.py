@@ -5,8 +5,8 @@ alike (Table 2).
 from __future__ import annotations
 
 import json
+import math
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -21,16 +21,20 @@ from catalogpose.catalog.files import sha256_json, write_atomically
 from catalogpose.catalog.labels import to_common
 from catalogpose.errors import UsageError
 from catalogpose.perception.parser import Parser
-from catalogpose.quality.intervals import mean_interval
+from catalogpose.quality.intervals import Interval, difference_interval, mean_interval
 from catalogpose.training.held_out import HeldOut, paint, score
 from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.truepose import TruePoseNets, start_from, train_truepose
 from catalogpose.training.vae import rebuild
+from catalogpose.training.workshop import logged_seconds
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.model import ModelCard
 from catalogpose.truepose.pipeline import TruePosePipeline
+
+START_SEED = 1_000_003
+"""Seed of the common start, which no arm has: an arm shall not meet the start's batches again."""
 
 VERSIONS = ("torch", "diffusers", "accelerate", "scikit-image", "numpy")
 """Distributions whose versions each result names."""
@@ -94,6 +98,9 @@ class Bench:
     """Whose latents `pairs` holds."""
     parser: Parser
     """For the metrics that need a picture's map."""
+    facts: Mapping[str, object]
+    """What the pairs and the scores stand on: data, numbers and hashes of the model's parts; part
+    of every result."""
     work: Path
     """Folder of the checkpoints."""
     results: Path
@@ -123,15 +130,15 @@ def make_nets(plan: AblationPlan, fusion: str, clip_width: int, seed: int) -> Tr
 def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:
     """Train, or read again, the net that sees the pose alone; all arms and seeds share it."""
     plan = bench.plan
-    nets = make_nets(plan, "none", bench.pairs.embeddings.shape[-1], seed=0)
+    nets = make_nets(plan, "none", bench.pairs.embeddings.shape[-1], START_SEED)
     return train_truepose(
         bench.pairs,
         nets,
         DDIMScheduler(**plan.scheduler),
         plan.pose_style,
         Objective(**plan.objective),
-        Schedule(**plan.start),
-        bench.work / "start",
+        Schedule(**plan.start, seed=START_SEED),
+        bench.work / f"start-{common_hash(bench)}",
         device="cpu",
         progress=progress,
     )
@@ -142,10 +149,35 @@ def result_path(bench: Bench, name: str, seed: int) -> Path:
     return bench.results / f"{name}-{seed}.json"
 
 
+def is_finished(bench: Bench, name: str, seed: int) -> bool:
+    """Say whether an arm's result is there and is of this plan, this arm and this data."""
+    path = result_path(bench, name, seed)
+    if not path.is_file():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = {"common": common_hash(bench), **_spec(bench, name)}
+    return all(found.get(key) == value for key, value in wanted.items())
+
+
+def common_hash(bench: Bench) -> str:
+    """Return the hash of all that the arms have in common, so that no table mixes two plans."""
+    plan = {name: value for name, value in vars(bench.plan).items() if name != "arms"}
+    return sha256_json({"plan": plan, "facts": bench.facts})[:12]
+
+
+def _spec(bench: Bench, name: str) -> dict[str, object]:
+    """Return what an arm is; nothing for a bound."""
+    arm = bench.plan.arms.get(name)
+    if arm is None:
+        return {}
+    objective = {**bench.plan.objective, **arm.objective}
+    return {"fusion": arm.fusion, "warm": arm.warm, "objective": objective}
+
+
 def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None) -> None:
     """Train an arm from the common start, measure it and write its result.
 
-    A killed training goes on from its checkpoint; a finished arm is not run again by the caller.
+    A killed training goes on from its checkpoint, which belongs to this very plan, arm and data.
     """
     plan, arm = bench.plan, bench.plan.arms[name]
     nets = make_nets(plan, arm.fusion, bench.pairs.embeddings.shape[-1], seed)
@@ -153,7 +185,8 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     if arm.warm:
         nets.unet.warm_fusion()
     scheduler = DDIMScheduler(**plan.scheduler)
-    begun = time.monotonic()
+    spec = _spec(bench, name)
+    folder = bench.work / f"{name}-{seed}-{sha256_json([common_hash(bench), spec])[:12]}"
     train_truepose(
         bench.pairs,
         nets,
@@ -161,19 +194,11 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
         plan.pose_style,
         Objective(**{**plan.objective, **arm.objective}),
         Schedule(**plan.schedule, seed=seed),
-        bench.work / f"{name}-{seed}",
+        folder,
         device="cpu",
         progress=progress,
     )
-    seconds = round(time.monotonic() - begun)
-    facts = {
-        "fusion": arm.fusion,
-        "warm": arm.warm,
-        "objective": {**plan.objective, **arm.objective},
-        "schedule": dict(plan.schedule),
-        "start": dict(plan.start),
-        "seconds": seconds,
-    }
+    facts = {**spec, "seconds": logged_seconds(folder / "loss.csv")}
     _write_result(bench, name, seed, measure(bench, nets, scheduler), facts)
 
 
@@ -181,9 +206,9 @@ def measure_bounds(bench: Bench) -> None:
     """Measure what no arm can fall below or rise above: the source copied, and the target as the
     VAE gives it back; their results lie beside the arms' as `copy` and `vae`.
     """
-    if not result_path(bench, "copy", 0).exists():
+    if not is_finished(bench, "copy", 0):
         _write_result(bench, "copy", 0, scores_of(bench, bench.held_out.sources), {})
-    if not result_path(bench, "vae", 0).exists():
+    if not is_finished(bench, "vae", 0):
         _write_result(
             bench, "vae", 0, scores_of(bench, rebuild(bench.vae, bench.held_out.targets)), {}
         )
@@ -201,7 +226,9 @@ def _write_result(
         "arm": name,
         "seed": seed,
         **facts,
-        "plan": plan_hash(bench.plan),
+        "common": common_hash(bench),
+        "plan": {k: v for k, v in vars(bench.plan).items() if k in ("start", "schedule")},
+        "facts": dict(bench.facts),
         "n": len(bench.held_out),
         "hardware": f"CPU {platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {library: version(library) for library in VERSIONS},
@@ -209,12 +236,6 @@ def _write_result(
     }
     text = json.dumps(result) + "\n"
     write_atomically(result_path(bench, name, seed), lambda file: file.write(text.encode()))
-
-
-def plan_hash(plan: AblationPlan) -> str:
-    """Return the hash of all that the arms have in common, so that no table mixes two plans."""
-    common = {name: value for name, value in vars(plan).items() if name != "arms"}
-    return sha256_json(common)[:16]
 
 
 def measure(
@@ -248,10 +269,14 @@ def scores_of(bench: Bench, pictures: np.ndarray[Any, Any]) -> dict[str, list[fl
     )
     error = (pictures.astype(np.float64) - bench.held_out.targets) ** 2
     columns: dict[str, list[float | None]] = {
-        name: [None if row[name] is None else round(float(row[name] or 0), 5) for row in rows]
-        for name in rows[0]
+        name: [_rounded(row[name]) for row in rows] for name in rows[0]
     }
     return {**columns, "mse": [round(float(e), 3) for e in error.mean(axis=(1, 2, 3))]}
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return a value for JSON: None where there is none or, as of identical pictures, no number."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 5)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -267,11 +292,10 @@ def summarize(
     """Return mean and interval of every metric an arm; its seeds' values of a pair are one group.
 
     Raises:
-        UsageError: If the results are of different plans or different pairs.
+        UsageError: If there are no results, or they are of different plans or data.
     """
-    kinds = {(result["plan"], result["n"]) for result in results}
-    if len(kinds) > 1:
-        raise UsageError("the results are of different plans; use one folder a plan")
+    if len({result["common"] for result in results}) != 1:
+        raise UsageError("results of one plan and data are needed: use a folder a plan")
     table: dict[str, dict[str, Any]] = {}
     for arm in dict.fromkeys(result["arm"] for result in results):
         runs = [result for result in results if result["arm"] == arm]
@@ -281,3 +305,24 @@ def summarize(
             values = [value for run in runs for value in run["scores"][metric]]
             table[arm][metric] = mean_interval(np.array(values, dtype=np.float64), groups)
     return table
+
+
+def compare(
+    results: Sequence[Mapping[str, Any]], arm: str, other: str, metric: str
+) -> Interval | None:
+    """Return how much higher a metric is in one arm than in another, paired by seed and pair; None
+    where they have no seed in common.
+    """
+    values = {
+        name: {r["seed"]: r["scores"][metric] for r in results if r["arm"] == name}
+        for name in (arm, other)
+    }
+    seeds = sorted(values[arm].keys() & values[other].keys())
+    if not seeds:
+        return None
+    first, second = (
+        np.array([v for seed in seeds for v in values[name][seed]], dtype=np.float64)
+        for name in (arm, other)
+    )
+    groups = [str(pair) for seed in seeds for pair in range(len(values[arm][seed]))]
+    return difference_interval(first, second, groups)

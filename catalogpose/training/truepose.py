@@ -172,12 +172,13 @@ class TruePoseNets(nn.Module):
 
 def start_from(nets: TruePoseNets, start: TruePoseNets) -> None:
     """Give both UNets and the pose encoder the weights of a net that sees the pose alone (fusion
-    `none`), as the paper gives both those of Stable Diffusion.
+    `none`), as the paper gives both those of Stable Diffusion; what the source adds starts silent.
     """
     weights = start.unet.state_dict()
     nets.unet.load_state_dict(weights, strict=False)
     nets.source_unet.load_state_dict(weights, strict=False)
     nets.pose_encoder.load_state_dict(start.pose_encoder.state_dict())
+    nets.unet.silence_regions()
 
 
 def train_truepose(

@@ -192,6 +192,14 @@ class TargetNet(_SiameseNet):
         for _, transformer in _transformers(self):
             yield transformer.transformer_blocks[0]
 
+    def silence_regions(self) -> None:
+        """Have CAA add nothing but its bias until trained, where attn2 has no pretrained weights:
+        random ones would disturb a net that has learnt without it.
+        """
+        for block in self._blocks():
+            if block.fusion.caa:
+                nn.init.zeros_(block.attn2.to_out[0].weight)
+
     def warm_fusion(self) -> None:
         """Start each block's HPFA from its own self-attention; for nets not trained yet, before
         which the self-attention must have its weights.
