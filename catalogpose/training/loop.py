@@ -96,7 +96,11 @@ class _Run:
                 accelerator.scaler.load_state_dict(saved["scaler"])
 
     def save(self) -> None:
-        """Write the checkpoint under a temporary name, sync it and move it into place."""
+        """Write the checkpoint under a temporary name, sync it and move it into place.
+
+        Raises:
+            EnvironmentFault: If it cannot be written, as on a full disk.
+        """
         state = {
             "net": self.net.state_dict(),
             "optimizer": self.adam.optimizer.state_dict(),
@@ -116,7 +120,7 @@ class _Run:
         self, accumulation: int, precision: AbstractContextManager[object]
     ) -> dict[str, Tensor]:
         """Gather one step's gradient over its micro-batches; return the mean losses."""
-        sums: dict[str, Tensor] = {}
+        found: dict[str, list[Tensor]] = {}
         self.adam.zero_grad(set_to_none=True)
         for micro in range(accumulation):
             lane = self.accelerator.process_index * accumulation + micro
@@ -128,8 +132,9 @@ class _Run:
                     losses: dict[str, Tensor] = self.lesson(generator)
                 self.accelerator.backward(losses["loss"] / accumulation)
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach().float() / accumulation
-        return sums
+                found.setdefault(name, []).append(value.detach().float())
+        # A micro-batch may lack a loss, such as that of rows which kept their conditions.
+        return {name: torch.stack(values).mean() for name, values in found.items()}
 
     def advance(self) -> float:
         """Take one optimiser step unless the gradient is broken; return the gradient's norm."""

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from catalogpose.errors import UsageError
-from catalogpose.records import GARMENTS, LABEL_ID
+from catalogpose.records import GARMENTS, LABEL_ID, LABELS
 from catalogpose.training.correspondence import true_attention
 from catalogpose.training.pairs import PairBatch
+from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.conditions import LayerConditions
 from catalogpose.truepose.pose_encoder import draw_pose
 
@@ -66,6 +67,14 @@ class Objective:
         """Whether HPFA's attention is looked at."""
         return self.truth_weight > 0 or self.flow_weight > 0
 
+    def check_fusion(self, fusion: str) -> None:
+        """Raise UsageError where HPFA's attention is to be watched and the fusion has none."""
+        if self.watches and not FUSIONS[fusion].source.startswith("hpfa"):
+            raise UsageError(
+                f"objective: truth_weight and flow_weight need a fusion with HPFA, not {fusion}; "
+                "set both to 0"
+            )
+
 
 def prediction_target(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """Return what the net must predict, by the scheduler's configuration: noise (Eq. 2), velocity
@@ -93,8 +102,8 @@ def latent_weights(labels: Tensor, size: tuple[int, int], strength: float) -> Te
 
     A latent's weight is 1 + strength * (its share of person + its share of face and garments).
     """
-    precious = torch.zeros(int(labels.max()) + 1 + len(LABEL_ID), device=labels.device)
-    precious[1 : len(LABEL_ID)] = 1.0
+    precious = torch.ones(len(LABELS), device=labels.device)
+    precious[0] = 0.0
     precious[[LABEL_ID[name] for name in ("face", *GARMENTS)]] = 2.0
     share = F.adaptive_avg_pool2d(precious[labels][:, None], size)
     weights = 1 + strength * share
@@ -122,15 +131,16 @@ def denoising_loss(
         device: Where the nets are.
 
     Returns:
-        `loss`, what is minimised; `with_c`, the plain squared error of the rows that kept C; and
-        `truth` and `flow`, unweighted, where the objective has them.
+        `loss`, what is minimised; `with_c`, the plain squared error of the rows that kept C, where
+        there are any; and `truth` and `flow`, unweighted, where the objective has them.
     """
     times, rows = objective.noises, len(batch.source) * objective.noises
     clean = batch.target.to(device).repeat(times, 1, 1, 1)
     noise = torch.randn(clean.shape, generator=generator).to(device)
     total = scheduler.config.num_train_timesteps
     timestep = draw_timesteps(objective, rows, total, generator).to(device)
-    keep = (torch.rand(rows, generator=generator) >= objective.condition_dropout).to(device)
+    kept = torch.rand(rows, generator=generator) >= objective.condition_dropout
+    keep = kept.to(device)
     height, width = batch.labels.shape[1:]
     predicted, seen, layers = nets(
         batch.source.to(device),
@@ -147,7 +157,8 @@ def denoising_loss(
     seen = [(index, query) for index, query in seen if query.shape[2] <= WATCHED_TOKENS]
     truth = prediction_target(scheduler, clean, noise, timestep)
     error = (predicted.float() - truth).square()
-    losses = {"with_c": error[keep].mean().detach()}
+    # Asked on the CPU: a GPU would be waited for.
+    losses = {"with_c": error[keep].mean().detach()} if bool(kept.any()) else {}
     if objective.person_weight:
         labels = batch.target_labels.to(device)
         weights = latent_weights(labels, tuple(error.shape[2:]), objective.person_weight)
@@ -207,7 +218,7 @@ def _truth_loss(
         entropy = -(truth.repeat(times, 1, 1) * (attention + 1e-6).log()).sum(dim=-1)
         counts = (known.repeat(times, 1) & keep[:, None]).float()
         losses.append((entropy * counts).sum() / counts.sum().clamp(min=1))
-    return torch.stack(losses).mean()
+    return _mean_of(losses, keep)
 
 
 def _flow_loss(
@@ -230,4 +241,9 @@ def _flow_loss(
         carried = _attention(query, layers[index].key) @ source.repeat(times, 1, 1)
         error = (carried - target.repeat(times, 1, 1)).square().mean(dim=-1)
         losses.append((error * counts).sum() / counts.sum().clamp(min=1))
-    return torch.stack(losses).mean()
+    return _mean_of(losses, keep)
+
+
+def _mean_of(losses: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Return the mean over layers; 0, beside `like`, where every layer was too fine to watch."""
+    return torch.stack(list(losses)).mean() if losses else torch.zeros((), device=like.device)

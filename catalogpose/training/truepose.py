@@ -228,7 +228,11 @@ def loss_over(
 ) -> LossOf:
     """Return the loss of a micro-batch, whose pairs and noise its generator decides; arguments as
     for `train_truepose`, the schedule in steps.
+
+    Raises:
+        UsageError: If the batch cannot be split so, or the objective watches what is not there.
     """
+    objective.check_fusion(nets.unet.config.fusion)
     share = schedule.share(lanes)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:

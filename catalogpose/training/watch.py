@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 
-import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from catalogpose.errors import CatalogposeError
@@ -95,12 +96,7 @@ class Report:
     def step(self, step: int, steps: int, values: Mapping[str, Tensor]) -> None:
         """Tell that `step` of `steps` are done, and now and then the losses, over all processes."""
         if step % LOG_STEPS == 0 or step == steps:
-            stacked = torch.stack([value.cpu() for value in values.values()])
-            if self._accelerator.num_processes > 1:
-                stacked = self._accelerator.reduce(
-                    stacked.to(self._accelerator.device), "mean"
-                ).cpu()
-            means = dict(zip(values, stacked.tolist(), strict=True))
+            means = self._means({name: float(value) for name, value in values.items()})
             if self._accelerator.is_main_process:
                 seconds = time.monotonic() - self._started
                 words = " ".join(f"{key}={value:.6g}" for key, value in means.items())
@@ -108,6 +104,14 @@ class Report:
                 self._accelerator.log(means, step=step)
         if self._progress is not None:
             self._progress(self._name, step, steps)
+
+    def _means(self, values: dict[str, float]) -> dict[str, float]:
+        """Return each value's mean over the processes that have it."""
+        if self._accelerator.num_processes == 1:
+            return values
+        everyone: list[dict[str, float]] = gather_object([values])
+        names = dict.fromkeys(name for each in everyone for name in each)
+        return {name: fmean(each[name] for each in everyone if name in each) for name in names}
 
     def measured(self, step: int, values: Mapping[str, float]) -> None:
         """Write a check's numbers; a new file begins with their names."""

@@ -157,6 +157,24 @@ def test_what_breaks_a_training_leaves_the_last_checkpoint(tmp_path: Path) -> No
     assert torch.equal(state["net"]["weight"], net.weight)
 
 
+def test_a_loss_that_a_micro_batch_lacks_is_the_mean_of_the_others(tmp_path: Path) -> None:
+    """The log has the mean over the micro-batches that tell it, and nothing where none does."""
+    net = make_net()
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Tell `some` in half the micro-batches of the first twenty steps."""
+        step, lane = place_of(generator)
+        loss = net.weight.square().sum()
+        return {"loss": loss, **({"some": torch.tensor(3.0)} if step < 20 and lane % 2 else {})}
+
+    fit("x", net, loss_of, Schedule(steps=40, batch=4, learning_rate=0.1), tmp_path,
+        accumulation=4)  # fmt: skip
+    first, second = (tmp_path / "loss.csv").read_text(encoding="utf-8").splitlines()
+    assert "some=3 " in first
+    assert "some" not in second
+    assert "nan" not in first + second
+
+
 def test_a_spike_is_said_once(tmp_path: Path) -> None:
     """A loss far above the usual one is a warning, one for many steps; a young one is none."""
     said: list[str] = []

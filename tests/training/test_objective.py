@@ -1,6 +1,7 @@
 """What is minimised: the plain loss, and each switch with a known answer."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -138,6 +139,25 @@ def test_dropped_rows_are_not_supervised() -> None:
     """Where C is zero there is no attention to speak of."""
     found = loss_with(Nets(), truth_weight=1.0, flow_weight=1.0, condition_dropout=1.0)
     assert (found["truth"], found["flow"]) == (0.0, 0.0)
+    assert "with_c" not in found
+    assert math.isfinite(found["loss"])
+
+
+def test_layers_too_fine_to_watch_cost_nothing(monkeypatch) -> None:
+    """Where no layer is watched, truth and flow are 0."""
+    monkeypatch.setattr("catalogpose.training.objective.WATCHED_TOKENS", 11)
+    found = loss_with(Nets(), truth_weight=1.0, flow_weight=1.0, condition_dropout=0.0)
+    assert (found["truth"], found["flow"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("fusion", ["none", "concat+caa", "clip-mlp"])
+def test_only_hpfa_can_be_watched(fusion: str) -> None:
+    """Another fusion is refused in one line, and allowed where nothing is watched."""
+    for name in ("truth_weight", "flow_weight"):
+        with pytest.raises(UsageError, match=f"need a fusion with HPFA, not {re.escape(fusion)}"):
+            Objective(**{name: 1.0}).check_fusion(fusion)
+        Objective(**{name: 1.0}).check_fusion("hpfa-literal+caa")
+    Objective().check_fusion(fusion)
 
 
 def test_photos_have_no_true_correspondences() -> None:
