@@ -148,7 +148,8 @@ def _train_photos(
     for manifest in (options.manifest, options.validation):
         if manifest is not None:
             check_manifest(manifest)
-    from catalogpose.training.course import begin, run_course
+    from catalogpose.training.beginning import begin
+    from catalogpose.training.photos import run_course
     from catalogpose.training.processes import (
         closing_accelerator,
         open_accelerator,
@@ -215,8 +216,8 @@ def _prepare(
     course: Course, options: TrainOptions, look: Look
 ) -> tuple[PhotoPairs, PhotoPairs | None]:
     """Make, or open, the arrays of the manifest and of the fixed rows that validate."""
-    from catalogpose.training.course import prepare
     from catalogpose.training.photo_pairs import pick_evenly
+    from catalogpose.training.photos import prepare
 
     assert options.manifest is not None  # else refused before
     data = prepare(course, "train", list(read_rows(options.manifest)), look)
@@ -228,7 +229,7 @@ def _prepare(
 
 def _try(course: Course, options: TrainOptions) -> Trial:
     """Check one batch and estimate the whole."""
-    from catalogpose.training.course import try_course
+    from catalogpose.training.photos import try_course
     from catalogpose.training.processes import closing_accelerator, open_accelerator
 
     assert options.manifest is not None  # else refused before

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.catalog.photos import Photo, read_photo
 from catalogpose.catalog.poses import read_pose
-from catalogpose.errors import EnvironmentFault, RowError, UsageError
+from catalogpose.errors import RowError, UsageError
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS, Letterbox
 from catalogpose.training.loop import Progress
 from catalogpose.training.pairs import Pairs, open_pairs
 from catalogpose.training.photo_pairs import Picture, PicturePlan
+from catalogpose.training.picture_arrays import DONE, FAILED, open_arrays, save_arrays
 from catalogpose.truepose.regions import selected_labels
 
 AT_ONCE = 8
@@ -36,9 +36,6 @@ AT_ONCE = 8
 
 SAVE_PICTURES = 512
 """Pictures between two moments at which the arrays are surely on disk."""
-
-WAITING, DONE, FAILED = 0, 1, 2
-"""What `state.npy` says of a picture."""
 
 
 class Seen(Protocol):
@@ -154,31 +151,21 @@ def prepare_photos(
         return found
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "facts.json", lambda file: file.write(_facts(setting).encode()))
-    arrays = _open_arrays(folder, len(plan.pictures), setting, vae)
-    state = arrays["state"]
+    arrays = _arrays_of(folder, len(plan.pictures), setting, vae)
+    state = np.array(arrays["state"])
     waiting = [index for index in range(len(state)) if state[index] != DONE]
     failures: list[Failure] = []
-    table = load_keypoint_table()
     done = len(state) - len(waiting)
-    for group in _read_ahead(plan.pictures, waiting):
-        fitted = []
-        for index, photo in group:
-            picture = plan.pictures[index]
-            try:
-                fitted.append((index, _fit(photo, picture, setting, look, arrays, index, table)))
-            except RowError as error:
-                state[index] = FAILED
-                failures.append(_failure(picture, error))
-        if fitted:
-            indices, photos = zip(*fitted, strict=True)
-            arrays["latents"][list(indices)] = encode_latents(vae, np.stack(photos))
-            state[list(indices)] = DONE
-        before, done = done, done + len(group)
-        if done // SAVE_PICTURES > before // SAVE_PICTURES or done == len(state):
-            for array in arrays.values():
-                array.flush()
-        if progress is not None:
-            progress(f"preparing {folder.name}", done, len(state))
+    try:
+        for group in _read_ahead(plan.pictures, waiting):
+            failures += _fill(group, plan, setting, vae, look, arrays, state)
+            before, done = done, done + len(group)
+            if done // SAVE_PICTURES > before // SAVE_PICTURES:
+                save_arrays(arrays, state)
+            if progress is not None:
+                progress(f"preparing {folder.name}", done, len(state))
+    finally:
+        save_arrays(arrays, state)
     _finish(folder, plan, state, failures)
     finished = open_photos(folder, setting)
     assert finished is not None  # just written
@@ -218,6 +205,32 @@ def _read_ahead(
             yield [task.result() for task in group]
 
 
+def _fill(
+    group: Sequence[tuple[int, Photo | RowError]],
+    plan: PicturePlan,
+    setting: Setting,
+    vae: AutoencoderKL,
+    look: Look,
+    arrays: Mapping[str, NDArray[Any]],
+    state: NDArray[np.uint8],
+) -> list[Failure]:
+    """Fill the rows of a group of pictures and note their state; return those that failed."""
+    table = load_keypoint_table()
+    fitted, failures = [], []
+    for index, photo in group:
+        picture = plan.pictures[index]
+        try:
+            fitted.append((index, _fit(photo, picture, setting, look, arrays, index, table)))
+        except RowError as error:
+            state[index] = FAILED
+            failures.append(_failure(picture, error))
+    if fitted:
+        indices, photos = zip(*fitted, strict=True)
+        arrays["latents"][list(indices)] = encode_latents(vae, np.stack(photos))
+        state[list(indices)] = DONE
+    return failures
+
+
 def _fit(
     photo: Photo | RowError,
     picture: Picture,
@@ -250,51 +263,14 @@ def _fit(
     return fitted
 
 
-def _open_arrays(
+def _arrays_of(
     folder: Path, count: int, setting: Setting, vae: AutoencoderKL
 ) -> dict[str, np.memmap[Any, Any]]:
-    """Map the arrays of `count` pictures into memory, as an interrupted call left them or empty."""
+    """Open the arrays of `count` pictures, whose latents are this VAE's."""
     canvas = (setting.height, setting.width)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    latent = (vae.config.latent_channels, *(side // factor for side in canvas))
-    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "latents": (np.float16, latent),
-        "labels": (np.uint8, canvas),
-        "joints": (np.float32, (18, 3)),
-        "shown": (np.bool_, (len(LABELS),)),
-        "known": (np.bool_, (len(LABELS),)),
-        "embeddings": (np.float16, (len(LABELS), setting.clip_width)),
-        "state": (np.uint8, ()),
-    }
-    if setting.photos:
-        shapes["photos"] = (np.uint8, (*canvas, 3))
-    _need_space(folder, sum(count * _size(kind, shape) for kind, shape in shapes.values()))
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
-        if (folder / f"{name}.npy").exists()
-        else np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=kind, shape=(count, *shape)
-        )
-        for name, (kind, shape) in shapes.items()
-    }
-
-
-def _size(kind: Any, shape: tuple[int, ...]) -> int:
-    """Return the bytes of one picture's part of an array."""
-    return int(np.dtype(kind).itemsize * np.prod(shape, dtype=np.int64))
-
-
-def _need_space(folder: Path, size: int) -> None:
-    """Raise EnvironmentFault unless the disk has room: writing to a map on a full disk would kill
-    the process without a word.
-    """
-    there = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy"))
-    free = shutil.disk_usage(folder).free
-    if size - there > free:
-        raise EnvironmentFault(
-            f"{folder} needs {(size - there) / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB: "
-            "make room, or name another --out"
-        )
+    latent = (vae.config.latent_channels, canvas[0] // factor, canvas[1] // factor)
+    return open_arrays(folder, count, canvas, latent, setting.clip_width, setting.photos)
 
 
 def _finish(

@@ -18,10 +18,10 @@ from catalogpose.commands.train import PrepareSummary, TrainSummary, train_model
 from catalogpose.config import TrainOptions
 from catalogpose.errors import CatalogposeError, EnvironmentFault, ManifestError, UsageError
 from catalogpose.training.compiling import compile_parts
-from catalogpose.training.course import TRIED_ROWS
 from catalogpose.training.origin import read_origin
 from catalogpose.training.pairs import open_pairs
 from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
+from catalogpose.training.photos import TRIED_ROWS
 from catalogpose.training.recipes import FOLDER
 from catalogpose.training.trial import Trial
 from catalogpose.truepose.model import read_card

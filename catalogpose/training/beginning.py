@@ -1,0 +1,55 @@
+"""The first step of a training on photos: refuse what cannot work, note what decides it, and copy
+parser and CLIP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from catalogpose.catalog.files import write_atomically
+from catalogpose.training.companions import copy_clip, copy_parser
+from catalogpose.training.course import Course
+from catalogpose.training.origin import is_own_model
+from catalogpose.training.workshop import check_begun
+
+
+def begin(course: Course, *, binding: bool = True) -> None:
+    """Copy parser and CLIP into the model folder, and note what decides the training.
+
+    Args:
+        course: What is trained, and where.
+        binding: Whether the folder is from now on for this training alone; a dry run binds nothing.
+
+    Raises:
+        UsageError: If the folder was begun otherwise, or a companion cannot be had.
+    """
+    # Before anything is written or fetched.
+    _ = course.objective, course.schedule(1)
+    noted = course.folder / "work" / "recipe.json"
+    facts = {
+        "recipe": dataclasses.asdict(course.recipe),
+        "seed": course.seed,
+        "start": course.start,
+        "manifest": course.manifests["train"],
+    }
+    if binding or noted.exists():
+        check_begun(noted, facts, course.folder)
+    parser, label_set, clip = course.recipe.parser["name"], None, course.recipe.clip["name"]
+    start = Path(course.start)
+    if is_own_model(course.start):
+        clip = str(start / "clip")
+    if is_own_model(course.start) and (start / "parser" / "config.json").is_file():
+        parser = str(start / "parser")
+    else:
+        label_set = course.recipe.parser.get("label_set")
+    names = course.folder / "work" / "companions.json"
+    text = json.dumps({"parser": parser, "label_set": label_set, "clip": clip}, indent=2)
+    if not names.exists() or names.read_text(encoding="utf-8") != text:
+        for part in ("parser", "clip"):
+            shutil.rmtree(course.model / part, ignore_errors=True)
+    copy_parser(parser, course.model / "parser", label_set)
+    copy_clip(clip, course.model / "clip")
+    write_atomically(names, lambda file: file.write(text.encode()))

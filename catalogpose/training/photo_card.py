@@ -1,0 +1,69 @@
+"""The card of a model trained on photos: whence it came, how it was trained and what it scored."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.training.course import Course
+from catalogpose.training.prepare import PhotoPairs
+from catalogpose.training.validation import describe
+from catalogpose.training.workshop import logged_seconds
+from catalogpose.truepose.model import ModelCard
+
+LIBRARIES = ("catalogpose", "torch", "diffusers", "accelerate", "transformers", "open_clip_torch")
+"""Distributions whose versions the card names."""
+
+UNKNOWN_LICENCE = "unknown: that of the training data"
+"""The card's licence where nobody stated one."""
+
+
+def make_photo_card(course: Course, data: PhotoPairs, training: Mapping[str, Any]) -> ModelCard:
+    """Return the model card of a recipe for photos."""
+    recipe, options = course.recipe, course.recipe.truepose
+    return ModelCard(
+        name=recipe.name,
+        height=recipe.height,
+        width=recipe.width,
+        steps=options["steps"],
+        guidance=options["guidance"],
+        keypoint_table=keypoint_table_hash(load_keypoint_table()),
+        pose_style=options["pose_style"],
+        licence=course.licence or UNKNOWN_LICENCE,
+        training={
+            "data": f"{len(data.pairs)} pairs of {len(data.pairs.latents)} photos, "
+            f"{data.rows - len(data.pairs)} of {data.rows} rows left out",
+            "manifest_sha256": course.manifests["train"],
+            "base_model": course.start,
+            **training,
+        },
+    )
+
+
+def training_facts(course: Course, accelerator: Accelerator) -> dict[str, Any]:
+    """Return how a finished training went: recipe, hardware, hours, versions, figures."""
+    on_gpu = accelerator.device.type == "cuda"
+    machine = torch.cuda.get_device_name(accelerator.device) if on_gpu else platform.machine()
+    facts: dict[str, Any] = {
+        "recipe": {
+            key: course.recipe.truepose[key] for key in ("objective", "schedule", "pose_style")
+        },
+        "seed": course.seed,
+        "hardware": f"{accelerator.num_processes} x {machine}",
+        "precision": accelerator.mixed_precision.replace("no", "float32"),
+        "hours": round(logged_seconds(course.work / "loss.csv") / 3600, 3),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    measured = course.work / "validation.csv"
+    if measured.exists():
+        with measured.open(encoding="utf-8", newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        facts["measured"] = describe({key: float(value) for key, value in last.items()})
+    return facts
