@@ -16,6 +16,11 @@ from catalogpose.truepose.attention import cross_attention, merge_heads, split_h
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 
 
+WARM_SHARE = 0.5
+"""How much of the self-attention's output a warm HPFA starts with: own tokens and the source's
+share what one of them had. At 0 what it reads would not show at first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
     """How TargetNet takes in the source: the paper's way, or one of its ablations (Table 2)."""
@@ -58,14 +63,16 @@ class ParsingGuidedFusion(nn.Module):
 
     @torch.no_grad()
     def start_from(self, attention: Any, norm: nn.Module) -> None:
-        """Take over the norm and the projections of a self-attention; the last one stays zero.
+        """Take over a self-attention's norm and projections, the last at `WARM_SHARE`.
 
         Both nets start alike, so what compares TargetNet's tokens with one another compares them
-        with SourceNet's too (ours: from random projections HPFA must learn that first).
+        with SourceNet's too (ours: from random projections HPFA must learn that first, and falls
+        behind concatenated self-attention, which need not).
         """
         self.norm.load_state_dict(norm.state_dict())
         for name in ("to_q", "to_k", "to_v"):
             getattr(self, name).weight.copy_(getattr(attention, name).weight)
+        self.to_out.weight.copy_(WARM_SHARE * attention.to_out[0].weight)
 
     def query(self, hidden: Tensor) -> Tensor:
         """Return Q of Eq. 8, (B, h, N, d), for hidden F (B, N, C)."""

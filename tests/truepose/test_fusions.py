@@ -3,7 +3,7 @@ import torch
 
 from catalogpose.truepose.attention import merge_heads, split_heads
 from catalogpose.truepose.blocks import FUSIONS
-from catalogpose.truepose.conditions import Conditions
+from catalogpose.truepose.conditions import Conditions, LayerConditions
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 EVERY = pytest.mark.parametrize("fusion", FUSIONS)
@@ -85,16 +85,19 @@ def test_concatenation_is_one_softmax_over_both(unet, wake, scene):
 
 @torch.no_grad()
 def test_a_warm_hpfa_starts_from_the_self_attention(unet, scene):
-    """Queries and keys are the self-attention's, and the plain UNet's prediction stays."""
-    cold, warm = (TargetNet.start_from(unet, clip_width=12, fusion="hpfa") for _ in range(2))
+    """Queries and keys are the self-attention's, and what it finds counts half."""
+    warm = TargetNet.start_from(unet, clip_width=12, fusion="hpfa")
     warm.warm_fusion()
-    source = SourceNet.start_from(unet)
-    layer, hidden = source(scene.source)[0], torch.randn(2, 176, 16)
+    layer, hidden = SourceNet.start_from(unet)(scene.source)[0], torch.randn(2, 176, 16)
     block = warm.down_blocks[0].attentions[0].transformer_blocks[0]
+    query = block.hpfa.query(hidden)
     expected = split_heads(block.attn1.to_q(block.norm1(hidden)), block.attn1.heads)
-    torch.testing.assert_close(block.hpfa.query(hidden), expected)
+    torch.testing.assert_close(query, expected)
     assert torch.equal(block.hpfa.to_k(layer.hidden), block.attn1.to_k(layer.hidden))
-    torch.testing.assert_close(paint(warm, source, scene), paint(cold, source, scene))
+    found = block.hpfa(query, LayerConditions(key=layer.key, value=layer.value))
+    weights = (query @ layer.key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(dim=-1)
+    attended = merge_heads(weights @ layer.value) @ block.attn1.to_out[0].weight.T
+    torch.testing.assert_close(found, 0.5 * attended, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="no HPFA to start"):
         TargetNet.start_from(unet, fusion="concat").warm_fusion()
 
