@@ -77,6 +77,7 @@ class _Run:
         """Start at step 0, or where the checkpoint at `path` left off."""
         self.net, self.schedule, self.path, self.accelerator = net, schedule, path, accelerator
         self.step = 0
+        # Frozen weights are listed too, which costs nothing: AdamW keeps no moments of them.
         adam = torch.optim.AdamW(
             net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
         )
@@ -86,7 +87,12 @@ class _Run:
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             net.load_state_dict(saved["net"])
         self.lesson, self.adam = accelerator.prepare(_Lesson(net, loss_of), adam)
-        self.average = [_wide(p).clone() for p in net.parameters()] if schedule.average else []
+        # A frozen weight is its own average, so that checkpoints list the same ones in any case.
+        self.average = (
+            [_wide(p).clone() if p.requires_grad else p.detach() for p in net.parameters()]
+            if schedule.average
+            else []
+        )
         if saved is not None:
             adam.load_state_dict(saved["optimizer"])
             self.step = int(saved["step"])
@@ -155,8 +161,13 @@ class _Run:
         if self.average:
             # A young average follows fast, so that the random start is forgotten.
             keep = min(self.schedule.average, self.step / (self.step + 10))
-            current = [_wide(p) for p in self.net.parameters()]
-            torch._foreach_lerp_(self.average, current, 1 - keep)
+            pairs = [
+                (mean, _wide(p))
+                for mean, p in zip(self.average, self.net.parameters(), strict=True)
+                if p.requires_grad
+            ]
+            averages, current = map(list, zip(*pairs, strict=True))
+            torch._foreach_lerp_(averages, current, 1 - keep)
 
     @torch.no_grad()
     def install_average(self) -> None:
@@ -167,11 +178,12 @@ class _Run:
     @torch.no_grad()
     def measure(self, check: Check) -> Mapping[str, float]:
         """Return a check's numbers, measured while the net holds its averaged weights."""
-        current = [p.detach().cpu().clone() for p in self.net.parameters()] if self.average else []
+        trained = [p for p in self.net.parameters() if p.requires_grad] if self.average else []
+        current = [p.detach().cpu().clone() for p in trained]
         self.install_average()
         self.net.eval()
         values = check.measure(self.step)
-        for parameter, value in zip(self.net.parameters(), current, strict=False):
+        for parameter, value in zip(trained, current, strict=True):
             parameter.copy_(value)
         self.net.train()
         return values

@@ -124,7 +124,7 @@ def try_out(
         weights=_bytes(nets.parameters()),
         gradients=_bytes(trainable),
         optimiser=_bytes(v for s in adam.state.values() for v in s.values()),
-        average=4 * sum(w.numel() for w in nets.parameters()) if schedule.average else 0,
+        average=4 * sum(weight.numel() for weight in trainable) if schedule.average else 0,
         activations=kept.most,
         peak=_peak(accelerator.device),
         batch=schedule.batch,

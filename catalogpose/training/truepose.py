@@ -23,6 +23,7 @@ from catalogpose.training.objective import Objective, denoising_loss
 from catalogpose.training.pairs import Pairs, open_pairs, pairs_of_views, write_pairs
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.schedule import place_of, visited
+from catalogpose.truepose.blocks import FUSIONS, SourceBlock
 from catalogpose.truepose.conditions import LayerConditions
 from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.regions import selected_labels
@@ -118,6 +119,7 @@ class TruePoseNets(nn.Module):
         self.source_unet = SourceNet(**unet)
         self.source_unet.load_state_dict(self.unet.state_dict(), strict=False)
         self.pose_encoder = PoseEncoder(out_channels=unet["block_out_channels"][0], **pose)
+        self._freeze_unused()
 
     @classmethod
     def joined(cls, unet: TargetNet, source_unet: SourceNet, pose_encoder: PoseEncoder) -> Self:
@@ -125,7 +127,19 @@ class TruePoseNets(nn.Module):
         nets = cls.__new__(cls)
         nn.Module.__init__(nets)
         nets.unet, nets.source_unet, nets.pose_encoder = unet, source_unet, pose_encoder
+        nets._freeze_unused()
         return nets
+
+    def _freeze_unused(self) -> None:
+        """Take from training what the fusion leaves unused; processes wait for every gradient."""
+        fusion = FUSIONS[self.unet.config.fusion].source
+        if fusion in ("clip-mlp", "none"):
+            self.source_unet.requires_grad_(False)
+        elif fusion == "concat":
+            # TargetNet projects F' itself; of the last block nothing else is asked.
+            for block in self.source_unet.modules():
+                if isinstance(block, SourceBlock) and block.last:
+                    block.attn1.requires_grad_(False)
 
     def forward(
         self,

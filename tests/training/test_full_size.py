@@ -161,6 +161,27 @@ def test_gradients_that_lack_are_named(bench) -> None:
     assert (report["frozen"], report["frozen_with_gradient"]) == (1, 1)
 
 
+@pytest.mark.parametrize("fusion", ["hpfa+caa", "hpfa-literal+caa", "concat", "clip-mlp", "none"])
+def test_what_a_fusion_leaves_unused_is_frozen(script, fusion: str) -> None:
+    """The weights without a gradient are exactly those that are not trained."""
+    torch.manual_seed(0)
+    nets = TruePoseNets(TINY, {"in_channels": 3, "widths": (8, 8, 8)}, 768, fusion)
+    pair = script["make_pair"](script["make_vae"](SMALL_VAE), (64, 48))
+    loss_of = script["bind_loss"](pair, Objective(condition_dropout=0.0))
+    loss_of(nets, 0)["loss"].backward()
+    without = {name for name, weight in nets.named_parameters() if weight.grad is None}
+    assert without == {n for n, weight in nets.named_parameters() if not weight.requires_grad}
+    source = {name for name, _ in nets.named_parameters() if name.startswith("source_unet.")}
+    assert len(without) == {"concat": 3, "clip-mlp": len(source), "none": len(source)}.get(
+        fusion, 0
+    )
+    assert without <= source
+    joined = TruePoseNets.joined(
+        nets.unet, nets.source_unet.requires_grad_(True), nets.pose_encoder
+    )
+    assert without == {n for n, weight in joined.named_parameters() if not weight.requires_grad}
+
+
 @pytest.mark.parametrize(
     "objective", [Objective(), Objective(flow_weight=1.0)], ids=["paper", "watched"]
 )

@@ -78,6 +78,35 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path, accumul
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_frozen_weights_stay_and_checkpoints_list_them(tmp_path: Path) -> None:
+    """A checkpoint from before a weight was frozen goes on, and ends as one from after it."""
+    schedule = Schedule(steps=30, batch=16, learning_rate=0.05, average=0.9)
+    ends = []
+    for name, frozen_from_start in (("before", False), ("after", True)):
+        net = nn.ModuleDict({"used": make_net(), "unused": nn.Linear(2, 2)})
+
+        def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+            """Use one of both, and stop in the middle."""
+            batch = torch.randn(16, 3, generator=generator)
+            if place_of(generator)[0] == 15 and stop:  # noqa: B023  # called within this round
+                raise KilledError
+            return {"loss": (net["used"](batch).squeeze(1) - batch.sum(dim=1)).square().mean()}  # noqa: B023
+
+        net["unused"].requires_grad_(not frozen_from_start)
+        kept = net["unused"].weight.detach().clone()
+        stop = True
+        with pytest.raises(KilledError):
+            fit("x", net, loss_of, schedule, tmp_path / name, save_seconds=0.0)
+        stop = False
+        net["unused"].requires_grad_(False)
+        fit("x", net, loss_of, schedule, tmp_path / name)
+        assert torch.equal(net["unused"].weight, kept)
+        ends.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True))
+    assert len(ends[0]["average"]) == len(ends[1]["average"]) == 4
+    assert torch.equal(ends[0]["average"][0], ends[1]["average"][0])
+    assert torch.equal(ends[0]["net"]["used.weight"], ends[1]["net"]["used.weight"])
+
+
 def test_micro_batches_make_one_batch(tmp_path: Path) -> None:
     """Gradients of micro-batches are averaged: as many samples at once teach the same."""
     nets = make_net(), make_net()
