@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from catalogpose.truepose.attention import cross_attention, merge_heads, split_heads
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 
-
 WARM_SHARE = 0.5
 """How much of the self-attention's output a warm HPFA starts with: own tokens and the source's
 share what one of them had. At 0 what it reads would not show at first."""
