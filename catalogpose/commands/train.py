@@ -117,11 +117,14 @@ def _train_studio(
         if value:
             raise UsageError(f"{flag} goes with recipes for photos; {recipe.name} draws its own")
     # Imported once the recipe is known to exist: torch takes seconds.
+    from catalogpose.training.processes import process_count
     from catalogpose.training.stages import STAGES, run_stages
     from catalogpose.training.workshop import Workshop
 
     if options.only is not None and options.only not in STAGES:
         raise UsageError(f"--only {options.only}: no such stage; known: {', '.join(STAGES)}")
+    if process_count() > 1:
+        raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
     shop = Workshop(
         recipe=recipe,
         folder=options.out,
@@ -160,8 +163,8 @@ def _train_photos(
     alone = process_count() == 1
     if not alone and (options.prepare or options.dry_run):
         raise UsageError("--prepare and --dry-run work in one process: start them without launcher")
-    if not alone and not (course.folder / "prepared" / "train" / "pairs.npy").exists():
-        raise UsageError(f"nothing is prepared in {course.folder}: first run it with --prepare")
+    if not alone:
+        _need_prepared(course)
     begin(course, binding=not options.dry_run)
     if options.dry_run:
         return _try(course, options)
@@ -173,6 +176,20 @@ def _train_photos(
     with closing_accelerator(accelerator):
         run_course(course, accelerator, data, held_out)
     return TrainSummary(model=course.model, stages=("prepare", "truepose"))
+
+
+def _need_prepared(course: Course) -> None:
+    """Raise UsageError unless every split's arrays are there: many processes cannot make them."""
+    lacking = [
+        split
+        for split in course.manifests
+        if not (course.folder / "prepared" / split / "pairs.npy").exists()
+    ]
+    if lacking:
+        raise UsageError(
+            f"{' and '.join(lacking)} not prepared in {course.folder}: first run the same command "
+            "with --prepare, without launcher"
+        )
 
 
 def _make_course(

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 from catalogpose.catalog.files import write_atomically
+from catalogpose.errors import UsageError
 from catalogpose.training.companions import copy_clip, copy_parser
 from catalogpose.training.course import Course
 from catalogpose.training.origin import is_own_model
@@ -24,10 +24,14 @@ def begin(course: Course, *, binding: bool = True) -> None:
         binding: Whether the folder is from now on for this training alone; a dry run binds nothing.
 
     Raises:
-        UsageError: If the folder was begun otherwise, or a companion cannot be had.
+        UsageError: If the folder was begun otherwise, what it starts from would be written over,
+            or a companion cannot be had.
     """
     # Before anything is written or fetched.
     _ = course.objective, course.schedule(1)
+    _refuse_own_folder(
+        course, course.start, course.recipe.parser["name"], course.recipe.clip["name"]
+    )
     noted = course.folder / "work" / "recipe.json"
     facts = {
         "recipe": dataclasses.asdict(course.recipe),
@@ -47,9 +51,17 @@ def begin(course: Course, *, binding: bool = True) -> None:
         label_set = course.recipe.parser.get("label_set")
     names = course.folder / "work" / "companions.json"
     text = json.dumps({"parser": parser, "label_set": label_set, "clip": clip}, indent=2)
-    if not names.exists() or names.read_text(encoding="utf-8") != text:
-        for part in ("parser", "clip"):
-            shutil.rmtree(course.model / part, ignore_errors=True)
-    copy_parser(parser, course.model / "parser", label_set)
-    copy_clip(clip, course.model / "clip")
+    renew = not names.exists() or names.read_text(encoding="utf-8") != text
+    copy_parser(parser, course.model / "parser", label_set, renew=renew)
+    copy_clip(clip, course.model / "clip", renew=renew)
     write_atomically(names, lambda file: file.write(text.encode()))
+
+
+def _refuse_own_folder(course: Course, *names: str) -> None:
+    """Raise UsageError where something to start from lies in the model folder that is written."""
+    written = course.model.resolve()
+    for name in names:
+        if Path(name).exists() and Path(name).resolve().is_relative_to(written):
+            raise UsageError(
+                f"{name} lies in {course.model}, which this training writes: name a new --out"
+            )

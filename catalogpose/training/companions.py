@@ -21,18 +21,19 @@ CLIP_FILES = (
 """Files of an open_clip folder that `Clip.load` reads."""
 
 
-def copy_parser(name: str, target: Path, label_set: str | None) -> None:
-    """Copy a SegFormer into a model folder's `parser`, unless one is there.
+def copy_parser(name: str, target: Path, label_set: str | None, *, renew: bool = False) -> None:
+    """Copy a SegFormer into a model folder's `parser`; what was there goes once the copy is whole.
 
     Args:
         name: Hub id or folder.
         target: The folder made.
         label_set: The label set of its classes. None: what its configuration names.
+        renew: Whether one that is there is replaced; else it stays as it is.
 
     Raises:
         UsageError: If it lacks a file, safetensors above all, or its label set is unknown.
     """
-    if (target / "config.json").is_file():
+    if (target / "config.json").is_file() and not renew:
         return
     folder = _fetch(name, "parser", PARSER_FILES)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -45,13 +46,14 @@ def copy_parser(name: str, target: Path, label_set: str | None) -> None:
     _copy(folder, target, PARSER_FILES, {"config.json": json.dumps(config, indent=2) + "\n"})
 
 
-def copy_clip(name: str, target: Path) -> None:
-    """Copy an open_clip model, hub id or folder, into a model folder's `clip`, unless one is there.
+def copy_clip(name: str, target: Path, *, renew: bool = False) -> None:
+    """Copy an open_clip model, hub id or folder, into a model folder's `clip`; one that is there
+    stays, unless `renew` says that it goes once the copy is whole.
 
     Raises:
         UsageError: If it lacks a file, safetensors above all.
     """
-    if not (target / "open_clip_config.json").is_file():
+    if renew or not (target / "open_clip_config.json").is_file():
         _copy(_fetch(name, "clip", CLIP_FILES), target, CLIP_FILES, {})
 
 

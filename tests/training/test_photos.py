@@ -244,6 +244,41 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
         assert "\n" not in str(error.value)
 
 
+def test_a_launcher_needs_what_one_process_made(
+    options: TrainOptions, tmp_path: Path, monkeypatch
+) -> None:
+    """Several processes neither prepare, each split counts, nor carry out a studio recipe."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    made = options.out / "prepared" / "train" / "pairs.npy"
+    with pytest.raises(UsageError, match="train and validation not prepared in"):
+        train_model(options)
+    made.parent.mkdir(parents=True)
+    made.touch()
+    with pytest.raises(UsageError, match=r"^validation not prepared in .* with --prepare"):
+        train_model(options)
+    with pytest.raises(UsageError, match="small trains in one process"):
+        train_model(TrainOptions(out=tmp_path / "studio", device="cpu"))
+    assert not (tmp_path / "studio").exists()
+
+
+@pytest.mark.parametrize("part", ["model", "parser", "clip"])
+def test_what_it_starts_from_is_not_written_over(options: TrainOptions, start, part: str) -> None:
+    """A start, parser or CLIP inside the model folder is refused, and stays as it is."""
+    model = options.out / "model"
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+    if part == "model":
+        shutil.copytree(start.weights, model)
+        options = dataclasses.replace(options, model=str(model))
+    else:
+        shutil.copytree(getattr(start, part), model / part)
+        recipe[part]["name"] = str(model / part)
+        Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    before = sorted(path for path in model.rglob("*") if path.is_file())
+    with pytest.raises(UsageError, match="which this training writes: name a new --out"):
+        train_model(dataclasses.replace(options, prepare=True))
+    assert sorted(path for path in model.rglob("*") if path.is_file()) == before
+
+
 def test_a_full_disk_is_said_before(options: TrainOptions, monkeypatch) -> None:
     """Where the arrays do not fit, nothing is begun."""
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 0))
