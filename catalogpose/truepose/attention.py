@@ -31,7 +31,7 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
     """Compute in the tensors' own types, as devices without autocast, such as `meta`, do anyway."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
@@ -94,7 +94,7 @@ def reweighted_attention(
     remember = torch.is_grad_enabled() and (
         query.requires_grad or key.requires_grad or value.requires_grad
     )
-    with _without_autocast(query.device):
+    with without_autocast(query.device):
         scaled, wide_key, wide_value = (
             query.to(wide) * query.shape[-1] ** -0.5,
             key.to(wide),
@@ -136,7 +136,7 @@ def least_attended_regions(
         int64 (B, count): regions from the lowest score up, ties by index, -1 where fewer exist.
     """
     total = int(labels.max()) + 1 if regions is None else regions
-    with _without_autocast(query.device):
+    with without_autocast(query.device):
         # float64 keeps regions with equal means equal, so that ties really go by index.
         mean_query = query.double().mean(dim=2)
         member = F.one_hot(labels.long(), total).double()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
+from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.model import (
     ModelCard,
@@ -160,16 +161,22 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
-        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's scaled mean."""
+        """Turn photos (B, H, W, 3) into latents z (B, c, h, w): the VAE's scaled mean.
+
+        The VAE computes in its own type under autocast too, and so does `decode_latents`: it takes
+        float32 to be as good as it is.
+        """
         floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
-        latents: Tensor = self.vae.encode(floats).latent_dist.mean * self.vae.config.scaling_factor
-        return latents
+        with without_autocast(self.device):
+            mean: Tensor = self.vae.encode(floats).latent_dist.mean
+        return mean * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
         """Turn latents z (B, c, h, w) into pictures (B, H, W, 3)."""
         scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        floats = self.vae.decode(scaled).sample
+        with without_autocast(self.device):
+            floats = self.vae.decode(scaled).sample
         return to_bytes(floats.float().cpu().numpy())
 
     @torch.no_grad()

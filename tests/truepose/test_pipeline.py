@@ -293,6 +293,16 @@ def test_latents_go_through_one_scale(pipe):
     assert difference(pipe.decode_latents(latents), expected) <= 1
 
 
+def test_the_vae_is_as_exact_under_autocast(pipe):
+    """Both its ways give the same to the bit, however the nets around it compute."""
+    photo = person(0)["photo"][None]
+    latents = pipe.encode_photos(photo)
+    pictures = pipe.decode_latents(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pipe.encode_photos(photo), latents)
+        assert np.array_equal(pipe.decode_latents(latents), pictures)
+
+
 def test_labels_are_the_common_vocabulary(pipe):
     """The table of embeddings has a row a label of the common vocabulary, zero where none came."""
     features = pipe.encode_source(**person(0))
