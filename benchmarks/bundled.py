@@ -113,6 +113,7 @@ def as_table(means: dict[str, dict[str, float]]) -> str:
         "ssim": "SSIM",
         "parsing_agreement": "mean IoU",
         "garment_colour_error": "colour error",
+        "pattern_error": "pattern error",
     }
     lines = ["| picture | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
     for row, values in means.items():
