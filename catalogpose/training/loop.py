@@ -23,6 +23,7 @@ from catalogpose.errors import EnvironmentFault
 from catalogpose.training.processes import fast_bfloat16, open_accelerator
 from catalogpose.training.schedule import Schedule as Schedule
 from catalogpose.training.schedule import draw_generator
+from catalogpose.training.stopping import catch_stops, describe_step, needing_memory
 from catalogpose.training.watch import Report, Watch
 
 Progress = Callable[[str, int, int], None]
@@ -176,17 +177,21 @@ class _Run:
             parameter.copy_(mean)
 
     @torch.no_grad()
-    def measure(self, check: Check) -> Mapping[str, float]:
-        """Return a check's numbers, measured while the net holds its averaged weights."""
+    def measure(self, check: Check, report: Report) -> None:
+        """Report a check's numbers, measured while the net holds its averaged weights; a step that
+        the report has is not measured again, and one process measures for all.
+        """
+        if not self.accelerator.is_main_process or report.last_measured() == self.step:
+            return
         trained = [p for p in self.net.parameters() if p.requires_grad] if self.average else []
         current = [p.detach().cpu().clone() for p in trained]
         self.install_average()
         self.net.eval()
-        values = check.measure(self.step)
+        with needing_memory("a check beside the training", "go on without --validation"):
+            report.measured(self.step, check.measure(self.step))
         for parameter, value in zip(trained, current, strict=True):
             parameter.copy_(value)
         self.net.train()
-        return values
 
 
 def _wide(parameter: Tensor) -> Tensor:
@@ -229,28 +234,47 @@ def fit(
         warn: Told, in a line, what looks wrong and does not stop the training; None: nobody is.
 
     Raises:
-        CatalogposeError: If loss or gradient are not finite, or a checkpoint cannot be written.
+        CatalogposeError: If loss or gradient are not finite.
+        EnvironmentFault: If a checkpoint cannot be written, or the GPU's memory is too small.
+        KeyboardInterrupt: At Ctrl-C, once a checkpoint is written; at SIGTERM SystemExit.
     """
     made = accelerator or open_accelerator("cpu" if device == "cpu" else "cuda")
     precision = autocast(device) if accelerator is None else nullcontext()
-    run = _Run(net, loss_of, schedule, folder / "checkpoint.pt", made)
-    watch = Watch(name, run.path, warn)
-    report = Report(name, folder, made, progress)
+    step_needs = describe_step(schedule.batch, accumulation)
+    with needing_memory(*step_needs):
+        run = _Run(net, loss_of, schedule, folder / "checkpoint.pt", made)
+    watch, report = Watch(name, run.path, warn), Report(name, folder, made, progress, warn)
     saved = time.monotonic()
     net.train()
-    while run.step < schedule.steps:
-        means = run.learn(accumulation, precision)
-        step, norm = run.step, run.advance()
-        watch.look(step, float(means["loss"]), norm, skips=made.scaler is not None)
-        report.step(run.step, schedule.steps, {**means, "norm": torch.tensor(norm)})
-        last = run.step == schedule.steps
-        if made.is_main_process and (last or time.monotonic() - saved > save_seconds):
-            run.save()
-            if preview is not None:
-                preview(run.step)
-            saved = time.monotonic()
-        if check is not None and (last or run.step % check.every == 0) and made.is_main_process:
-            report.measured(run.step, run.measure(check))
+    with catch_stops() as stop:
+        while run.step < schedule.steps:
+            with needing_memory(*step_needs):
+                _take_step(run, watch, report, accumulation, precision)
+            due = stop.number is not None or time.monotonic() - saved > save_seconds
+            if made.is_main_process and (due or run.step == schedule.steps):
+                run.save()
+                stop.leave()
+                if preview is not None:
+                    preview(run.step)
+                saved = time.monotonic()
+            if check is not None and run.step % check.every == 0:
+                run.measure(check, report)
+        if check is not None:
+            run.measure(check, report)
     run.install_average()
     made.wait_for_everyone()
     return net.eval()
+
+
+def _take_step(
+    run: _Run,
+    watch: Watch,
+    report: Report,
+    accumulation: int,
+    precision: AbstractContextManager[object],
+) -> None:
+    """Learn from one batch, look whether that went well, and tell it."""
+    means = run.learn(accumulation, precision)
+    step, norm = run.step, run.advance()
+    watch.look(step, float(means["loss"]), norm, skips=run.accelerator.scaler is not None)
+    report.step(run.step, run.schedule.steps, {**means, "norm": torch.tensor(norm)})

@@ -94,6 +94,11 @@ def open_accelerator(
     return accelerator
 
 
+def lacks_tracker(accelerator: Accelerator) -> bool:
+    """Say whether nobody is told, though a folder was named: tensorboard is not installed."""
+    return accelerator.logging_dir is not None and not accelerator.log_with
+
+
 @contextmanager
 def closing_accelerator(accelerator: Accelerator) -> Iterator[Accelerator]:
     """End trackers and the process group when the block ends."""

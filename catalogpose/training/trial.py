@@ -13,9 +13,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from catalogpose.errors import CatalogposeError, EnvironmentFault
+from catalogpose.errors import CatalogposeError
 from catalogpose.training.loop import LossOf, Schedule
 from catalogpose.training.schedule import draw_generator
+from catalogpose.training.stopping import describe_step, needing_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def try_out(
     kept = _Kept(nets)
     silent = {name for name, weight in nets.named_parameters() if weight.requires_grad}
     nets.train()
-    try:
+    with needing_memory(*describe_step(schedule.batch, accumulation)):
         # Layers that start at zero hold back what lies behind them in the first step.
         for step in range(2):
             started = time.perf_counter()
@@ -112,11 +113,6 @@ def try_out(
             if accelerator.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
-    except torch.OutOfMemoryError:
-        raise EnvironmentFault(
-            f"the GPU's memory is too small for {schedule.batch} pairs in {accumulation} "
-            "micro-batches; raise --accumulate"
-        ) from None
     trainable = [weight for weight in nets.parameters() if weight.requires_grad]
     return Trial(
         parameters=sum(weight.numel() for weight in nets.parameters()),

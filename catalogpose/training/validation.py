@@ -100,5 +100,8 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def describe(values: Mapping[str, float]) -> dict[str, float]:
-    """Return a check's numbers as a model card shows them: rounded, without what is missing."""
-    return {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+    """Return a check's numbers, and its `step`, as a model card shows them: rounded, without what
+    is missing.
+    """
+    rounded = {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+    return {name: int(value) if name == "step" else value for name, value in rounded.items()}

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from catalogpose.errors import CatalogposeError
+from catalogpose.training.processes import lacks_tracker
 
 YOUNG = 200
 """Steps before which no loss is called a spike."""
@@ -86,12 +87,20 @@ class Report:
         folder: Path,
         accelerator: Accelerator,
         progress: Callable[[str, int, int], None] | None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        """Append to the files in `folder`; only the first process writes."""
+        """Append to the files in `folder`; only the first process writes. `warn` is told where a
+        tracker is missing; None: nobody is.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._name, self._folder, self._accelerator = name, folder, accelerator
         self._progress = progress if accelerator.is_main_process else None
         self._started = time.monotonic()
+        if accelerator.is_main_process and warn is not None and lacks_tracker(accelerator):
+            warn(
+                f"{name}: tensorboard is not installed, so loss.csv in {folder} has all there is; "
+                "pip install 'catalogpose[train]'"
+            )
 
     def step(self, step: int, steps: int, values: Mapping[str, Tensor]) -> None:
         """Tell that `step` of `steps` are done, and now and then the losses, over all processes."""
@@ -112,6 +121,12 @@ class Report:
         everyone: list[dict[str, float]] = gather_object([values])
         names = dict.fromkeys(name for each in everyone for name in each)
         return {name: fmean(each[name] for each in everyone if name in each) for name in names}
+
+    def last_measured(self) -> int | None:
+        """Return the step of the last line of `validation.csv`; None: nothing was measured."""
+        path = self._folder / "validation.csv"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return int(lines[-1].split(",")[0]) if len(lines) > 1 else None
 
     def measured(self, step: int, values: Mapping[str, float]) -> None:
         """Write a check's numbers; a new file begins with their names."""

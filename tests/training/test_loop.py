@@ -1,5 +1,6 @@
 """The training loop: schedules, logs, checkpoints and resuming."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catalogpose.errors import CatalogposeError, UsageError
+from catalogpose.errors import CatalogposeError, EnvironmentFault, UsageError
 from catalogpose.training.loop import Check, Schedule, fit
 from catalogpose.training.processes import choose_precision, open_accelerator
 from catalogpose.training.schedule import draw_generator, place_of, visited
@@ -241,6 +242,89 @@ def test_checks_see_the_average_and_change_nothing(tmp_path: Path) -> None:
     assert torch.equal(net.weight, plain.weight)
     lines = (tmp_path / "a" / "validation.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["step,step,half", "10,10,5", "20,20,10", "25,25,12.5"]
+
+
+def test_a_last_check_that_was_killed_is_made_up_for(tmp_path: Path) -> None:
+    """A finished checkpoint without a measure of it is measured; one that has it is left alone."""
+    schedule = Schedule(steps=20, batch=16, learning_rate=0.05, average=0.9)
+    steps: list[int] = []
+    killed = True
+
+    def measure(step: int) -> dict[str, float]:
+        """Be killed in the last check."""
+        if step == 20 and killed:
+            raise KilledError
+        steps.append(step)
+        return {"step_again": float(step)}
+
+    check = Check(every=10, measure=measure)
+    with pytest.raises(KilledError):
+        train(make_net(), tmp_path, schedule, check=check)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 20
+    killed = False
+    for _ in range(2):
+        assert train(make_net(), tmp_path, schedule, check=check) == []
+    assert steps == [10, 20]
+    lines = (tmp_path / "validation.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["step,step_again", "10,10", "20,20"]
+
+
+@pytest.mark.parametrize(
+    ("number", "left"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_saves_first(tmp_path: Path, number: int, left: type[BaseException]) -> None:
+    """The step under way ends and is saved; the second signal does not wait."""
+    net, before = make_net(), signal.getsignal(number)
+    often = 1
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Be asked to stop in step 7."""
+        if place_of(generator)[0] == 7:
+            for _ in range(often):
+                signal.raise_signal(number)
+        return {"loss": net.weight.square().sum()}
+
+    schedule = Schedule(steps=30, batch=1, learning_rate=0.1)
+    with pytest.raises(left) as caught:
+        fit("x", net, loss_of, schedule, tmp_path / "once")
+    if left is SystemExit:
+        assert caught.value.code == 128 + number
+    state = torch.load(tmp_path / "once" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 8
+    assert torch.equal(state["net"]["weight"], net.weight)
+    assert signal.getsignal(number) is before
+    often = 2
+    with pytest.raises(SystemExit):
+        fit("x", net, loss_of, schedule, tmp_path / "twice")
+    assert not (tmp_path / "twice" / "checkpoint.pt").exists()
+
+
+def test_too_small_a_memory_is_one_line(tmp_path: Path) -> None:
+    """A GPU's memory that runs out is no traceback, and the line says what helps."""
+    net = make_net()
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Find no memory."""
+        raise torch.OutOfMemoryError
+
+    for accelerator in (None, open_accelerator("cpu")):
+        with pytest.raises(EnvironmentFault) as error:
+            fit("x", net, loss_of, Schedule(steps=2, batch=6, learning_rate=0.1), tmp_path,
+                accumulation=3, accelerator=accelerator)  # fmt: skip
+        assert "a batch of 6 in 3 micro-batches; raise --accumulate" in str(error.value)
+
+
+def test_a_missing_tracker_is_said_once(tmp_path: Path, monkeypatch) -> None:
+    """Where tensorboard was to be told and is not installed, a line says how to get it."""
+    monkeypatch.setattr("catalogpose.training.processes.is_tensorboard_available", lambda: False)
+    said: list[str] = []
+    schedule = Schedule(steps=2, batch=16, learning_rate=0.05)
+    train(make_net(), tmp_path / "a", schedule, warn=said.append)
+    assert said == []
+    accelerator = open_accelerator("cpu", trackers=tmp_path / "b")
+    train(make_net(), tmp_path / "b", schedule, warn=said.append, accelerator=accelerator)
+    assert len(said) == 1
+    assert "pip install 'catalogpose[train]'" in said[0]
 
 
 def test_every_epoch_meets_every_sample_once() -> None:
