@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalogpose.catalog.cache import default_cache_folder
+from catalogpose.catalog.data_record import read_data_record
 from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.manifest import check_manifest, read_rows
 from catalogpose.config import TrainOptions
@@ -217,6 +218,7 @@ def _make_course(
         compiled=options.compile_nets,
         seed=options.seed,
         licence=options.licence,
+        data=read_data_record(options.manifest),
         progress=progress,
         warn=warn,
     )

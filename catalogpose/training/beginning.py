@@ -10,9 +10,9 @@ from pathlib import Path
 
 from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import UsageError
-from catalogpose.training.companions import copy_clip, copy_parser
+from catalogpose.training.companions import choose_companions, copy_clip, copy_parser
 from catalogpose.training.course import Course
-from catalogpose.training.origin import is_own_model
+from catalogpose.training.origin import check_start
 from catalogpose.training.workshop import check_begun
 
 
@@ -29,31 +29,26 @@ def begin(course: Course, *, binding: bool = True) -> None:
     """
     # Before anything is written or fetched.
     _ = course.objective, course.schedule(1)
-    _refuse_own_folder(
-        course, course.start, course.recipe.parser["name"], course.recipe.clip["name"]
-    )
+    chosen = choose_companions(course.recipe, course.start)
+    parser, clip = chosen["parser"], chosen["clip"]
+    _refuse_own_folder(course, course.start, parser.name, clip.name)
+    check_start(course.start, course.recipe.truepose["pose_style"])
     noted = course.folder / "work" / "recipe.json"
     facts = {
         "recipe": dataclasses.asdict(course.recipe),
         "seed": course.seed,
-        "start": course.start,
+        "start": course.weights,
         "manifest": course.manifests["train"],
     }
     if binding or noted.exists():
         check_begun(noted, facts, course.folder)
-    parser, label_set, clip = course.recipe.parser["name"], None, course.recipe.clip["name"]
-    start = Path(course.start)
-    if is_own_model(course.start):
-        clip = str(start / "clip")
-    if is_own_model(course.start) and (start / "parser" / "config.json").is_file():
-        parser = str(start / "parser")
-    else:
-        label_set = course.recipe.parser.get("label_set")
     names = course.folder / "work" / "companions.json"
-    text = json.dumps({"parser": parser, "label_set": label_set, "clip": clip}, indent=2)
+    text = json.dumps(
+        {"parser": parser.name, "label_set": parser.label_set, "clip": clip.name}, indent=2
+    )
     renew = not names.exists() or names.read_text(encoding="utf-8") != text
-    copy_parser(parser, course.model / "parser", label_set, renew=renew)
-    copy_clip(clip, course.model / "clip", renew=renew)
+    copy_parser(parser.name, course.model / "parser", parser.label_set, renew=renew)
+    copy_clip(clip.name, course.model / "clip", renew=renew)
     write_atomically(names, lambda file: file.write(text.encode()))
 
 

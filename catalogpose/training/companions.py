@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from catalogpose.catalog.labels import LABEL_SETS
 from catalogpose.errors import UsageError
+from catalogpose.training.origin import is_own_model
+from catalogpose.training.recipes import PhotoRecipe
+from catalogpose.truepose.model import read_card
 
 PARSER_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "model*.json")
 """Files of a transformers folder that `Parser.load` reads."""
@@ -19,6 +23,44 @@ CLIP_FILES = (
     "merges.txt", "special_tokens_map.json",
 )  # fmt: skip
 """Files of an open_clip folder that `Clip.load` reads."""
+
+
+UNTOLD = "not recorded"
+"""The licence of a companion where nobody stated one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A parser or a CLIP that is copied."""
+
+    name: str
+    """Hub id or folder."""
+    label_set: str | None = None
+    """The label set of a parser's classes; None: its configuration says it, and for CLIP."""
+    notes: Mapping[str, object] | None
+    """`origin` and `licence` for the card; None where it is the same maker's as the nets."""
+
+
+def choose_companions(recipe: PhotoRecipe, start: str) -> dict[str, Companion]:
+    """Return the `parser` and the `clip` to copy: a model's own where the start is one of ours and
+    has them, else the recipe's.
+    """
+    chosen = {}
+    for part, section in (("parser", recipe.parser), ("clip", recipe.clip)):
+        held = Path(start) / part
+        if is_own_model(start) and (part == "clip" or (held / "config.json").is_file()):
+            noted = read_card(Path(start)).training.get("companions")
+            notes = noted.get(part) if isinstance(noted, Mapping) else None
+            chosen[part] = Companion(name=str(held), notes=notes)
+            continue
+        name = str(section["name"])
+        origin = Path(name).name if Path(name).is_dir() else name
+        chosen[part] = Companion(
+            name=name,
+            label_set=section.get("label_set"),
+            notes={"origin": origin, "licence": section.get("licence") or UNTOLD},
+        )
+    return chosen
 
 
 def copy_parser(name: str, target: Path, label_set: str | None, *, renew: bool = False) -> None:

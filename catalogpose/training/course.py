@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from catalogpose.catalog.data_record import DataRecord
 from catalogpose.catalog.files import sha256_json
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.errors import UsageError
@@ -15,6 +17,7 @@ from catalogpose.perception.clip import CONFIG_NAME, clip_settings
 from catalogpose.perception.parser import parser_settings
 from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.objective import Objective
+from catalogpose.training.origin import identify_start
 from catalogpose.training.prepare import Setting
 from catalogpose.training.processes import choose_precision
 from catalogpose.training.recipes import PhotoRecipe
@@ -46,6 +49,8 @@ class Course:
     """Seed of what has no weights yet, and of the batches, 0 to 2**31 - 1."""
     licence: str | None = None
     """The licence of the weights; None: nobody stated one."""
+    data: DataRecord | None = None
+    """What `catalogpose import` noted of the data set; None: the manifest is not of its making."""
     progress: Progress | None = None
     """Told what is done; None: nobody is told."""
     warn: Callable[[str], None] | None = None
@@ -60,6 +65,11 @@ class Course:
     def work(self) -> Path:
         """The folder of checkpoint, losses and sheets."""
         return self.folder / "work" / "truepose"
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """Which weights it starts from; see `identify_start`."""
+        return identify_start(self.start)
 
     @property
     def accelerate_precision(self) -> str:
@@ -102,7 +112,7 @@ class Course:
             photos=split == "validation",
             facts={
                 "manifest": self.manifests[split],
-                "start": self.start,
+                "start": sha256_json(self.weights),
                 "keypoint_table": keypoint_table_hash(load_keypoint_table()),
                 **{name: sha256_json(settings) for name, settings in folders.items()},
             },

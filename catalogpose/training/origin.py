@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,16 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 
+from catalogpose.catalog.files import sha256_file
 from catalogpose.errors import UsageError
 from catalogpose.training.truepose import TruePoseNets
 from catalogpose.truepose.model import CARD_NAME, read_card
+from catalogpose.truepose.parts import NETS
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
 from catalogpose.truepose.siamese import SourceNet, TargetNet
+
+READ_WEIGHTS = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
+"""Names of the files that diffusers reads: neither another precision's nor another format's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,51 @@ class Origin:
 def is_own_model(start: str) -> bool:
     """Say whether weights come from a model folder of ours, not from a plain Stable Diffusion."""
     return (Path(start) / CARD_NAME).is_file()
+
+
+def identify_start(start: str) -> dict[str, str]:
+    """Return which weights a start has: its files' sha256 by their path in a folder, which takes
+    about a second a gigabyte; `hub_id` and `revision` of a hub id.
+
+    Raises:
+        UsageError: If the hub does not know it.
+    """
+    if not Path(start).is_dir():
+        _, commit = _read_config(start, return_commit_hash=True)
+        return {"hub_id": start, "revision": str(commit)}
+    return {
+        f"{net}/{path.name}": sha256_file(path)
+        for net in NETS
+        for path in sorted((Path(start) / net).glob("*.safetensors"))
+        if READ_WEIGHTS.fullmatch(path.name)
+    }
+
+
+def check_start(start: str, style: str) -> None:
+    """Refuse, from its small files alone, what cannot be started from.
+
+    Args:
+        start: Hub id or folder.
+        style: The recipe's `pose_style`.
+
+    Raises:
+        UsageError: If it is no Stable Diffusion of one block a transformer, or a model of ours with
+            another pose style.
+    """
+    if is_own_model(start):
+        drawn = read_card(Path(start)).pose_style
+        if drawn != style:
+            raise UsageError(
+                f"{start} was trained with pose_style {drawn}, the recipe says {style}"
+            )
+        return
+    _refuse_own(start)
+    blocks = _read_config(start).get("transformer_layers_per_block", 1)
+    if any(count != 1 for count in (blocks if isinstance(blocks, list | tuple) else [blocks])):
+        raise UsageError(
+            f"{start} has several blocks a transformer, as Stable Diffusion XL has: start from "
+            "Stable Diffusion 1.5"
+        )
 
 
 def read_vae(start: str) -> AutoencoderKL:
@@ -57,12 +108,8 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
     """
     torch.manual_seed(seed)
     style = truepose["pose_style"]
+    check_start(start, style)
     if is_own_model(start):
-        drawn = read_card(Path(start)).pose_style
-        if drawn != style:
-            raise UsageError(
-                f"{start} was trained with pose_style {drawn}, the recipe says {style}"
-            )
         target = _load(TargetNet, start, "unet", dtype=torch.float32, use_safetensors=True)
         if target.config.clip_width != clip_width:
             raise UsageError(
@@ -73,7 +120,6 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
         encoder = _load(PoseEncoder, start, "pose_encoder", dtype=torch.float32)
         scheduler = _load(DDIMScheduler, start, "scheduler")
         return Origin(nets=TruePoseNets.joined(target, source, encoder), scheduler=scheduler)
-    _refuse_own(start)
     unet = _load(UNet2DConditionModel, start, "unet", dtype=torch.float32, use_safetensors=True)
     target = TargetNet.start_from(unet, clip_width=clip_width, **truepose["net"])
     if truepose.get("warm", False):
@@ -90,7 +136,7 @@ def read_origin(start: str, truepose: Mapping[str, Any], clip_width: int, seed: 
 
 def _refuse_own(start: str) -> None:
     """Raise UsageError where a hub id is a model of ours, whose own layers would be dropped."""
-    config = _load_config(start)
+    config = _read_config(start)
     if config.get("_class_name") != UNet2DConditionModel.__name__:
         raise UsageError(
             f"{start} is no plain Stable Diffusion: its unet is a {config.get('_class_name')}; to "
@@ -98,10 +144,12 @@ def _refuse_own(start: str) -> None:
         )
 
 
-def _load_config(start: str) -> dict[str, Any]:
-    """Return the configuration of a folder's or hub id's UNet; UsageError where there is none."""
+def _read_config(start: str, **options: bool) -> Any:
+    """Return what diffusers reads of the configuration of a folder's or hub id's UNet; UsageError
+    where there is none.
+    """
     try:
-        return dict(UNet2DConditionModel.load_config(start, subfolder="unet"))
+        return UNet2DConditionModel.load_config(start, subfolder="unet", **options)
     except (OSError, ValueError) as error:
         raise UsageError(f"no unet could be loaded from {start}: {_first(error)}") from None
 

@@ -6,12 +6,14 @@ import csv
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.training.companions import choose_companions
 from catalogpose.training.course import Course
 from catalogpose.training.prepare import PhotoPairs
 from catalogpose.training.validation import describe
@@ -20,9 +22,6 @@ from catalogpose.truepose.model import ModelCard
 
 LIBRARIES = ("catalogpose", "torch", "diffusers", "accelerate", "transformers", "open_clip_torch")
 """Distributions whose versions the card names."""
-
-UNKNOWN_LICENCE = "unknown: that of the training data"
-"""The card's licence where nobody stated one."""
 
 
 def make_photo_card(course: Course, data: PhotoPairs, training: Mapping[str, Any]) -> ModelCard:
@@ -36,15 +35,41 @@ def make_photo_card(course: Course, data: PhotoPairs, training: Mapping[str, Any
         guidance=options["guidance"],
         keypoint_table=keypoint_table_hash(load_keypoint_table()),
         pose_style=options["pose_style"],
-        licence=course.licence or UNKNOWN_LICENCE,
+        licence=course.licence or "",
         training={
-            "data": f"{len(data.pairs)} pairs of {len(data.pairs.latents)} photos, "
-            f"{data.rows - len(data.pairs)} of {data.rows} rows left out",
+            **_data_facts(course, data),
             "manifest_sha256": course.manifests["train"],
-            "base_model": course.start,
+            **_start_facts(course),
             **training,
         },
     )
+
+
+def _data_facts(course: Course, data: PhotoPairs) -> dict[str, object]:
+    """Return what was learnt from, and under which licence where that is known."""
+    text = (
+        f"{len(data.pairs)} pairs of {len(data.pairs.latents)} photos, "
+        f"{data.rows - len(data.pairs)} of {data.rows} rows left out"
+    )
+    if course.data is None:
+        return {"data": text}
+    return {"data": f"{course.data.name}: {text}", "data_licence": course.data.licence}
+
+
+def _start_facts(course: Course) -> dict[str, object]:
+    """Return whence the weights came, without a path of this machine, and whose parser and CLIP
+    lie beside them.
+    """
+    chosen = choose_companions(course.recipe, course.start)
+    notes = {part: companion.notes for part, companion in chosen.items() if companion.notes}
+    facts: dict[str, object] = {"companions": notes} if notes else {}
+    if "hub_id" in course.weights:
+        return {
+            "base_model": course.weights["hub_id"],
+            "base_revision": course.weights["revision"],
+            **facts,
+        }
+    return {"started_from": {"folder": Path(course.start).name, **course.weights}, **facts}
 
 
 def training_facts(course: Course, accelerator: Accelerator) -> dict[str, Any]:

@@ -24,6 +24,9 @@ LICENCE_NAMES = frozenset({
 })  # fmt: skip
 """Licences that the hub knows by name; another one is `other` there, with its name beside it."""
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""What the hub calls a model: its owner and its name."""
+
 SHOWN_APART = ("data", "data_licence", "datasets", "base_model", "measured")
 """Keys of the card's `training` that the page shows in places of their own."""
 
@@ -90,7 +93,7 @@ def _front_matter(card: ModelCard) -> str:
         pipeline_tag="image-to-image",
         tags=["catalogpose", "truepose", "pose-transfer", "fashion"],
         datasets=_names(card.training.get("datasets")),
-        base_model=_names(card.training.get("base_model")),
+        base_model=_hub_ids(card.training.get("base_model")),
     ).to_yaml()
 
 
@@ -100,6 +103,11 @@ def _names(value: object) -> list[str] | None:
         return [value]
     names = [str(name) for name in value] if isinstance(value, list | tuple) else []
     return names or None
+
+
+def _hub_ids(value: object) -> list[str] | None:
+    """Return those of one name or several that can be hub ids; a folder of some machine is none."""
+    return [name for name in _names(value) or () if HUB_ID.fullmatch(name)] or None
 
 
 def _what_it_is(card: ModelCard, parts: tuple[Part, ...], settings: Mapping[str, object]) -> str:

@@ -99,7 +99,8 @@ def folder_faults(folder: Path, card: ModelCard, *, check: bool = True) -> list[
     """Return what keeps a model folder from being published, a line each with its remedy.
 
     Looked for are missing parts, weights that are not the card's (`check=False` compares no
-    hashes; comparing takes about a second a gigabyte), a missing licence and missing training data.
+    hashes; comparing takes about a second a gigabyte), a licence that is missing or
+    unknown, and missing training data.
     """
     faults = [
         f"{folder / name} is missing: train the model to its end or fetch the folder again"
@@ -122,7 +123,7 @@ def folder_faults(folder: Path, card: ModelCard, *, check: bool = True) -> list[
             check_weights(folder, card)
         except UsageError as error:
             faults.append(str(error))
-    if not card.licence.strip():
+    if not card.licence.strip() or card.licence.strip().lower().startswith("unknown"):
         faults.append(f"{folder} names no licence: set `licence` in its catalogpose.json")
     if not card.training.get("data"):
         faults.append(

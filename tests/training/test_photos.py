@@ -18,13 +18,13 @@ from catalogpose.commands.train import PrepareSummary, TrainSummary, train_model
 from catalogpose.config import TrainOptions
 from catalogpose.errors import CatalogposeError, EnvironmentFault, ManifestError, UsageError
 from catalogpose.training.compiling import compile_parts
-from catalogpose.training.origin import read_origin
+from catalogpose.training.origin import identify_start, read_origin
 from catalogpose.training.pairs import open_pairs
 from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
 from catalogpose.training.photos import TRIED_ROWS
 from catalogpose.training.recipes import FOLDER
 from catalogpose.training.trial import Trial
-from catalogpose.truepose.model import read_card
+from catalogpose.truepose.model import CARD_NAME, read_card
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -146,6 +146,10 @@ def test_a_dry_run_needs_nothing_prepared(options: TrainOptions) -> None:
 def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path: Path) -> None:
     """Its nets, scheduler, parser and CLIP are taken; the other shipped recipe trains too."""
     recipe = start.write_recipe(tmp_path / "b.json", "truepose-256", epochs=0, steps=1, average=0)
+    values = json.loads(Path(recipe).read_text(encoding="utf-8"))
+    values["parser"]["licence"] = "mine"
+    del values["clip"]["licence"]
+    Path(recipe).write_text(json.dumps(values), encoding="utf-8")
     first = dataclasses.replace(options, recipe=recipe, validation=None, precision="bf16")
     model = train_model(first).model
     values = json.loads(Path(recipe).read_text(encoding="utf-8"))
@@ -153,13 +157,38 @@ def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path:
     Path(recipe).write_text(json.dumps(values), encoding="utf-8")
     second = dataclasses.replace(first, out=tmp_path / "second", model=str(model))
     card = read_card(train_model(second).model)
-    assert card.training["base_model"] == str(model.resolve())
+    assert "base_model" not in card.training, "a folder is no hub id"
+    started = card.training["started_from"]
+    assert started["folder"] == "model"
+    before = read_card(model)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    assert started[name] == before.weights[name]
+    notes = {"parser": {"origin": "parser", "licence": "mine"},
+             "clip": {"origin": "clip", "licence": "not recorded"}}  # fmt: skip
+    assert before.training["companions"] == card.training["companions"] == notes
+    for text in (model / CARD_NAME, second.out / "model" / "README.md"):
+        assert str(tmp_path) not in text.read_text(encoding="utf-8")
     for out, other in ((first.out, second.out), (second.out, first.out)):
         weights = [torch.load(o / "work/truepose/checkpoint.pt", weights_only=True)["net"]
                    for o in (out, other)]  # fmt: skip
         name = "unet.conv_in.weight"
         assert not torch.equal(weights[0][name], weights[1][name])
         assert torch.allclose(weights[0][name], weights[1][name], atol=0.01)
+
+
+def test_a_start_is_known_by_its_weights(start, tmp_path: Path) -> None:
+    """Changed weights make another start, a moved folder does not; other formats do not count."""
+    moved = tmp_path / "moved"
+    shutil.copytree(start.weights, moved)
+    known = identify_start(str(start.weights))
+    assert sorted(known) == [
+        f"{net}/diffusion_pytorch_model.safetensors" for net in ("unet", "vae")
+    ]
+    assert identify_start(str(moved)) == known
+    (moved / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"other")
+    assert identify_start(str(moved)) == known
+    (moved / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
+    assert identify_start(str(moved)) != known
 
 
 def test_bad_rows_are_listed_and_left_out(options: TrainOptions, tmp_path: Path) -> None:
@@ -233,7 +262,7 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
         ({"recipe": "bundled"}, "--manifest goes with recipes for photos"),
         ({"precision": "fp16"}, "--precision fp16 needs a GPU"),
         ({"accumulate": 3}, "a batch of 2 cannot be split evenly into 3"),
-        ({"model": str(tmp_path)}, f"no vae could be loaded from {tmp_path}"),
+        ({"model": str(tmp_path)}, f"no unet could be loaded from {tmp_path}"),
         ({"recipe": wrong}, "recipe truepose-512, schedule: "),
     ]
     for change, words in cases:

@@ -46,6 +46,13 @@ def test_data_and_base_are_filed_too() -> None:
     assert (found["datasets"], found["base_model"]) == (["team/a", "team/b"], ["team/sd"])
 
 
+def test_a_folder_is_no_base_on_the_hub() -> None:
+    """What only one machine knows is not passed on; hub ids beside it are."""
+    found = front_matter(training={"data": "d", "base_model": ["/home/me/sd", "team/sd"]})
+    assert found["base_model"] == ["team/sd"]
+    assert "base_model" not in front_matter(training={"data": "d", "base_model": "/home/sd"})
+
+
 def test_an_unknown_licence_keeps_its_name() -> None:
     """The hub knows some licences; another is `other` with its name beside it."""
     found = front_matter(licence="Research only, v2")

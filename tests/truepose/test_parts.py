@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from catalogpose.errors import UsageError
-from catalogpose.truepose.model import BUNDLED
-from catalogpose.truepose.parts import NET_SETTINGS, read_net_settings, read_parts
+from catalogpose.truepose.model import BUNDLED, ModelCard
+from catalogpose.truepose.parts import NET_SETTINGS, folder_faults, read_net_settings, read_parts
 from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.siamese import TargetNet
 
@@ -33,3 +33,12 @@ def test_a_damaged_config_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"unet/config.json is not") as error:
         read_net_settings(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("licence", "named"), [("", False), ("Unknown", False), ("MIT", True),
+                                                ("unknown: that of the data", False)])  # fmt: skip
+def test_an_unknown_licence_is_none(tmp_path: Path, licence: str, named: bool) -> None:
+    """A model whose licence nobody knows is not published."""
+    card = ModelCard(name="m", height=8, width=8, licence=licence)
+    faults = folder_faults(tmp_path, card, check=False)
+    assert any("names no licence" in fault for fault in faults) != named

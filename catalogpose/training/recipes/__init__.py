@@ -70,9 +70,10 @@ class PhotoRecipe:
     """Where the weights come from: hub id or folder of a Stable Diffusion 1.5, or of a model of
     ours. `--model` takes its place."""
     parser: Mapping[str, Any]
-    """`name`, hub id or folder of a SegFormer; `label_set` of its classes, null: it says itself."""
+    """`name`, hub id or folder of a SegFormer; `label_set` of its classes, null: it says itself;
+    `licence`, for the card."""
     clip: Mapping[str, Any]
-    """`name`, hub id or folder of an open_clip model with safetensors."""
+    """`name`, hub id or folder of an open_clip model with safetensors; `licence`, for the card."""
     truepose: Mapping[str, Any]
     """`net` (TargetNet's own options), `pose` (PoseEncoder's), `pose_style`, `scheduler`,
     `objective`, `schedule`, `gradient_checkpointing`, `warm` (whether HPFA starts from the
