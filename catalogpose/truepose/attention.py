@@ -16,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 QUERY_CHUNK = 128
 """Queries whose logits exist at once in `reweighted_attention`; 128 measured fastest on CPUs."""
 
+FEW_TOKENS = 256
+"""Up to so many tokens `reweighted_attention` keeps its logits for the backward pass."""
+
 MOST_LOGITS = 1 << 18
 """Most logits a head and row that training on a CPU keeps for its backward pass."""
 
@@ -91,9 +94,10 @@ def reweighted_attention(
     """
     wide = torch.promote_types(value.dtype, torch.float32)
     keys_seen = selected[:, None, None, :]
-    remember = torch.is_grad_enabled() and (
+    learns = torch.is_grad_enabled() and (
         query.requires_grad or key.requires_grad or value.requires_grad
     )
+    recompute = learns and query.shape[2] > FEW_TOKENS
     with without_autocast(query.device):
         scaled, wide_key, wide_value = (
             query.to(wide) * query.shape[-1] ** -0.5,
@@ -103,7 +107,7 @@ def reweighted_attention(
         chunks = []
         for chunk in scaled.split(QUERY_CHUNK, dim=2):
             arguments = (chunk, wide_key, wide_value, keys_seen, delta, sigma)
-            if remember:
+            if recompute:
                 chunks.append(checkpoint(_attend_chunk, *arguments, use_reentrant=False))
             else:
                 chunks.append(_attend_chunk(*arguments))

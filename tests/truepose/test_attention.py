@@ -146,10 +146,12 @@ def test_selection_indexes_keys():
     torch.testing.assert_close(weights[0, 0], logits.softmax(0).expand(3, 3))
 
 
+@pytest.mark.parametrize("few", [0, 5])
 @pytest.mark.parametrize("kind", ["all", "none", "mixed"])
-def test_gradients_are_right_across_chunks(kind, monkeypatch):
-    """Autograd agrees with finite differences, chunks recomputed in the backward pass included."""
+def test_gradients_are_right_across_chunks(kind, few, monkeypatch):
+    """Autograd agrees with finite differences, chunks recomputed in the backward pass or not."""
     monkeypatch.setattr(attention, "QUERY_CHUNK", 2)
+    monkeypatch.setattr(attention, "FEW_TOKENS", few)
     inputs = [tensor.requires_grad_() for tensor in draw(2, 2, 5, 3, dtype=torch.float64)]
     selected = mask_of(kind, 2, 5)
     assert torch.autograd.gradcheck(lambda *qkv: reweighted_attention(*qkv, selected), inputs)
