@@ -119,6 +119,7 @@ def _train_studio(
             raise UsageError(f"{flag} goes with recipes for photos; {recipe.name} draws its own")
     # Imported once the recipe is known to exist: torch takes seconds.
     from catalogpose.training.processes import process_count
+    from catalogpose.training.recipe_checks import check_studio_recipe
     from catalogpose.training.stages import STAGES, run_stages
     from catalogpose.training.workshop import Workshop
 
@@ -126,6 +127,7 @@ def _train_studio(
         raise UsageError(f"--only {options.only}: no such stage; known: {', '.join(STAGES)}")
     if process_count() > 1:
         raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
+    check_studio_recipe(recipe)
     shop = Workshop(
         recipe=recipe,
         folder=options.out,

@@ -4,7 +4,6 @@ parser and CLIP.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +12,13 @@ from catalogpose.errors import UsageError
 from catalogpose.training.companions import choose_companions, copy_clip, copy_parser
 from catalogpose.training.course import Course
 from catalogpose.training.origin import check_start
+from catalogpose.training.processes import process_count
+from catalogpose.training.recipe_checks import check_photo_recipe
+from catalogpose.training.recipes import PhotoRecipe
 from catalogpose.training.workshop import check_begun
+
+DECIDING = ("net", "pose", "pose_style", "scheduler", "objective", "schedule", "warm")
+"""Keys of a recipe's `truepose` that decide the weights."""
 
 
 def begin(course: Course, *, binding: bool = True) -> None:
@@ -24,18 +29,20 @@ def begin(course: Course, *, binding: bool = True) -> None:
         binding: Whether the folder is from now on for this training alone; a dry run binds nothing.
 
     Raises:
-        UsageError: If the folder was begun otherwise, what it starts from would be written over,
-            or a companion cannot be had.
+        UsageError: If the recipe or the batch is wrong, the folder was begun otherwise, what it
+            starts from would be written over, or a companion cannot be had.
     """
     # Before anything is written or fetched.
-    _ = course.objective, course.schedule(1)
+    check_photo_recipe(course.recipe)
+    _ = course.accelerate_precision
+    course.schedule(1).share(process_count() * course.accumulation)
     chosen = choose_companions(course.recipe, course.start)
     parser, clip = chosen["parser"], chosen["clip"]
     _refuse_own_folder(course, course.start, parser.name, clip.name)
     check_start(course.start, course.recipe.truepose["pose_style"])
     noted = course.folder / "work" / "recipe.json"
     facts = {
-        "recipe": dataclasses.asdict(course.recipe),
+        "recipe": _deciding(course.recipe),
         "seed": course.seed,
         "start": course.weights,
         "manifest": course.manifests["train"],
@@ -50,6 +57,18 @@ def begin(course: Course, *, binding: bool = True) -> None:
     copy_parser(parser.name, course.model / "parser", parser.label_set, renew=renew)
     copy_clip(clip.name, course.model / "clip", renew=renew)
     write_atomically(names, lambda file: file.write(text.encode()))
+
+
+def _deciding(recipe: PhotoRecipe) -> dict[str, object]:
+    """Return what of a recipe decides the weights: neither how often they are saved and looked at,
+    nor what the card says of licences and sampling.
+    """
+    return {
+        "size": [recipe.height, recipe.width],
+        "parser": [recipe.parser["name"], recipe.parser.get("label_set")],
+        "clip": recipe.clip["name"],
+        "truepose": {key: recipe.truepose.get(key) for key in DECIDING},
+    }
 
 
 def _refuse_own_folder(course: Course, *names: str) -> None:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
 from catalogpose.catalog.data_record import DataRecord
 from catalogpose.catalog.files import sha256_json
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
-from catalogpose.errors import UsageError
 from catalogpose.perception.clip import CONFIG_NAME, clip_settings
 from catalogpose.perception.parser import parser_settings
 from catalogpose.training.loop import Progress, Schedule
@@ -20,9 +18,8 @@ from catalogpose.training.objective import Objective
 from catalogpose.training.origin import identify_start
 from catalogpose.training.prepare import Setting
 from catalogpose.training.processes import choose_precision
+from catalogpose.training.recipe_checks import build
 from catalogpose.training.recipes import PhotoRecipe
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +82,12 @@ class Course:
     def schedule(self, pairs: int) -> Schedule:
         """Return the schedule in steps, for so many pairs; UsageError where it is wrong."""
         options = {**self.recipe.truepose["schedule"], "seed": self.seed}
-        return self._make(Schedule, "schedule", options).over(pairs)
+        return build(self.recipe.name, "schedule", Schedule, options).over(pairs)
 
     @property
     def objective(self) -> Objective:
         """What is minimised; UsageError where the recipe's section is wrong."""
-        return self._make(Objective, "objective", self.recipe.truepose["objective"])
-
-    def _make(self, kind: type[Made], section: str, options: Mapping[str, Any]) -> Made:
-        """Build what a section describes; UsageError where it has other keys."""
-        try:
-            return kind(**options)
-        except TypeError as error:
-            raise UsageError(f"recipe {self.recipe.name}, {section}: {error}") from None
+        return build(self.recipe.name, "objective", Objective, self.recipe.truepose["objective"])
 
     def setting(self, split: str) -> Setting:
         """Return what decides a split's arrays."""
@@ -111,6 +101,7 @@ class Course:
             clip_width=self.clip_width,
             photos=split == "validation",
             facts={
+                "rows": self.recipe.validation["pairs"] if split == "validation" else "all",
                 "manifest": self.manifests[split],
                 "start": sha256_json(self.weights),
                 "keypoint_table": keypoint_table_hash(load_keypoint_table()),

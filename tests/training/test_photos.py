@@ -242,6 +242,35 @@ def test_another_manifest_or_recipe_is_refused(options: TrainOptions, tmp_path: 
         train_model(options)
 
 
+def test_what_decides_no_weight_may_change(options: TrainOptions) -> None:
+    """How often it is saved and validated, and the card's words, are free; which rows validate is
+    what their arrays were made of.
+    """
+    options = dataclasses.replace(options, prepare=True)
+    done = train_model(options)
+    recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
+    recipe["save_minutes"], recipe["validation"]["every"] = 7, 3
+    recipe["truepose"]["guidance"], recipe["parser"]["licence"] = 2.0, "another"
+    Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    assert train_model(options) == done
+    recipe["validation"]["pairs"] = 3
+    Path(options.recipe).write_text(json.dumps(recipe), encoding="utf-8")
+    with pytest.raises(UsageError, match="validation was prepared from another manifest"):
+        train_model(options)
+
+
+def test_a_start_of_many_blocks_is_refused(options: TrainOptions, start, tmp_path: Path) -> None:
+    """Stable Diffusion XL's UNet is told by its configuration, before a photo is looked at."""
+    large = tmp_path / "xl"
+    shutil.copytree(start.weights, large)
+    config = json.loads((large / "unet" / "config.json").read_text(encoding="utf-8"))
+    config["transformer_layers_per_block"] = [1, 2, 10, 10]
+    (large / "unet" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UsageError, match="several blocks a transformer, as Stable Diffusion XL"):
+        train_model(dataclasses.replace(options, model=str(large), prepare=True))
+    assert not options.out.exists()
+
+
 def test_a_training_that_breaks_says_so(options: TrainOptions) -> None:
     """A rate that is far too high ends in one plain line; the checkpoint before it stays."""
     recipe = json.loads(Path(options.recipe).read_text(encoding="utf-8"))
@@ -271,6 +300,7 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
             train_model(changed)
         assert words in str(error.value)
         assert "\n" not in str(error.value)
+        assert not changed.out.exists(), "nothing is prepared before the flags are known to fit"
 
 
 def test_a_launcher_needs_what_one_process_made(

@@ -7,6 +7,7 @@ import pytest
 
 from catalogpose.errors import UsageError
 from catalogpose.training.objective import Objective
+from catalogpose.training.recipe_checks import check_photo_recipe, check_studio_recipe
 from catalogpose.training.recipes import FOLDER, PhotoRecipe, Recipe, load_recipe
 from catalogpose.training.schedule import Schedule
 
@@ -48,3 +49,85 @@ def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UsageError, match=r"mine\.json is not a recipe: truepose lacks scheduler"):
         load_recipe(str(path))
+
+
+def check(recipe: Recipe | PhotoRecipe) -> None:
+    """Check a recipe of either kind."""
+    if isinstance(recipe, PhotoRecipe):
+        check_photo_recipe(recipe)
+    else:
+        check_studio_recipe(recipe)
+
+
+def write_changed(name: str, keys: tuple[str, ...], value: object, path: Path) -> str:
+    """Write a shipped recipe with one value changed, and return the file."""
+    values = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    place = values
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "words"),
+    [
+        ("truepose-512", ("height",), 500, "height and width must be multiples of 8"),
+        ("truepose-512", ("width",), "352", "width must be a whole number, 8 or more"),
+        ("truepose-512", ("validation", "every"), 0, "validation: every must be a whole number"),
+        ("truepose-512", ("validation", "pairs"), 0, "validation: pairs must be a whole number"),
+        ("truepose-512", ("truepose", "steps"), 0, "truepose: steps must be a whole number, 1"),
+        ("truepose-512", ("save_minutes",), -1, "save_minutes must be 0 or more"),
+        ("truepose-512", ("clip",), "openai", "clip must hold names and values"),
+        ("bundled", ("views",), 0, "views must be a whole number, 1 or more"),
+        ("bundled", ("width",), 50, "height and width must be multiples of 8"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    name: str, keys: tuple[str, ...], value: object, words: str, tmp_path: Path
+) -> None:
+    """The error is one line with the file, the name and what it must be."""
+    with pytest.raises(UsageError) as error:
+        load_recipe(write_changed(name, keys, value, tmp_path / "mine.json"))
+    assert f"mine.json is not a recipe: {words}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "words"),
+    [
+        ("truepose-512", ("net", "fusion"), "mix", "unknown fusion 'mix'; known: hpfa"),
+        ("truepose-512", ("net", "sigmas"), 1, "net: unknown sigmas; known: delta, fusion"),
+        ("truepose-512", ("pose", "width"), 1, "pose: unknown width; known: widths"),
+        ("truepose-512", ("pose", "widths"), [8], "pose: widths must be 3 whole numbers"),
+        ("truepose-512", ("pose_style",), "grey", "unknown pose_style 'grey'; known: rgb"),
+        ("truepose-512", ("scheduler", "beta_shape"), 1, "scheduler: "),
+        ("truepose-512", ("scheduler", "beta_schedule"), "steep", "scheduler: "),
+        ("truepose-512", ("scheduler", "prediction_type"), "x", "scheduler: prediction_type must"),
+        ("truepose-512", ("objective", "noise"), 2, "objective: "),
+        ("truepose-512", ("objective", "noises"), "two", "objective: "),
+        ("truepose-512", ("objective", "truth_weight"), 1.0, "truth_weight needs studio pictures"),
+        ("truepose-512", ("schedule", "batch"), 0, "schedule's batch must be 1 or more"),
+        ("bundled", ("fusion",), "mix", "unknown fusion 'mix'; known: hpfa"),
+        ("bundled", ("fusion",), "concat", "warm needs HPFA; fusion concat has none"),
+        ("bundled", ("unet", "depth"), 3, "unet: unknown depth; known: "),
+        ("bundled", ("objective", "noises"), 0, "objective: noises must be 1 or more"),
+        ("bundled", ("start", "steps"), 0, "schedule of start: "),
+    ],
+)
+def test_nets_that_cannot_be_made_are_refused(
+    name: str, keys: tuple[str, ...], value: object, words: str, tmp_path: Path
+) -> None:
+    """Before anything is prepared or trained, in one line that names the section."""
+    recipe = load_recipe(write_changed(name, ("truepose", *keys), value, tmp_path / "mine.json"))
+    with pytest.raises(UsageError) as error:
+        check(recipe)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_shipped_recipe_can_be_made() -> None:
+    """The checks let pass what is shipped."""
+    for path in FOLDER.glob("*.json"):
+        check(load_recipe(path.stem))

@@ -12,12 +12,31 @@ from catalogpose.errors import UsageError
 
 FOLDER = Path(__file__).resolve().parent
 
+SIZE_STEP = 8
+"""What height and width are multiples of: pixels of a latent's side."""
 
-def _need(section: str, values: Mapping[str, Any], needed: set[str]) -> None:
+
+def _need(section: str, values: Any, needed: set[str]) -> None:
     """Raise ValueError naming what a section lacks."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{section} must hold names and values")
     lacking = sorted(needed - set(values))
     if lacking:
         raise ValueError(f"{section} lacks {', '.join(lacking)}")
+
+
+def _need_whole(section: str, least: int, values: Mapping[str, Any]) -> None:
+    """Raise ValueError naming what is no whole number of at least `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{section}{name} must be a whole number, {least} or more")
+
+
+def _need_size(height: Any, width: Any) -> None:
+    """Raise ValueError unless a canvas can be made a latent."""
+    _need_whole("", SIZE_STEP, {"height": height, "width": width})
+    if height % SIZE_STEP or width % SIZE_STEP:
+        raise ValueError(f"height and width must be multiples of {SIZE_STEP}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +67,9 @@ class Recipe:
     self-attention; `objective`, `schedule`, and the card's `steps` and `guidance`."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming what a section lacks."""
+        """Raise ValueError naming what a section lacks or a number that is out of range."""
+        _need_size(self.height, self.width)
+        _need_whole("", 1, {"products": self.products, "views": self.views})
         _need("vae", self.vae, {"widths", "latent_channels", "schedule"})
         _need("clip", self.clip, {"model", "schedule"})
         _need("parser", self.parser, {"model", "schedule"})
@@ -85,12 +106,18 @@ class PhotoRecipe:
     """Least time between checkpoints; one of Stable Diffusion's size is 28 GB."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming what a section lacks."""
+        """Raise ValueError naming what a section lacks or a number that is out of range."""
+        _need_size(self.height, self.width)
         _need("parser", self.parser, {"name"})
         _need("clip", self.clip, {"name"})
         _need("validation", self.validation, {"every", "pairs"})
         _need("truepose", self.truepose, {"net", "pose", "pose_style", "scheduler", "objective",
               "schedule", "steps", "guidance"})  # fmt: skip
+        checks = {"every": self.validation["every"], "pairs": self.validation["pairs"]}
+        _need_whole("validation: ", 1, checks)
+        _need_whole("truepose: ", 1, {"steps": self.truepose["steps"]})
+        if not self.save_minutes >= 0:
+            raise ValueError("save_minutes must be 0 or more")
 
 
 def load_recipe(name: str) -> Recipe | PhotoRecipe:

@@ -1,0 +1,116 @@
+"""Whether nets, losses and schedules can be made of what a recipe says: asked before hours are
+spent on what comes before them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from catalogpose.errors import UsageError
+from catalogpose.training.objective import Objective
+from catalogpose.training.recipes import PhotoRecipe, Recipe
+from catalogpose.training.schedule import Schedule
+from catalogpose.truepose.blocks import FUSIONS
+from catalogpose.truepose.parts import NET_SETTINGS
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
+
+Made = TypeVar("Made")
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What a net may predict."""
+
+STAGES_OF_POSE = 3
+"""Widths of a pose encoder: each halves the picture, until it has the latent's size."""
+
+
+def check_photo_recipe(recipe: PhotoRecipe) -> None:
+    """Raise UsageError naming the section of a recipe for photos that is wrong."""
+    options = recipe.truepose
+    # The width of CLIP's embeddings is found out, not chosen.
+    own = set(NET_SETTINGS) - {"clip_width"}
+    _need_known(recipe.name, "net", options["net"], own)
+    objective = _check_parts(recipe.name, options["net"].get("fusion", "hpfa+caa"), options)
+    if objective.truth_weight:
+        raise UsageError(
+            f"recipe {recipe.name}, objective: truth_weight needs studio pictures; photos have no "
+            "surfaces"
+        )
+    build(recipe.name, "schedule", Schedule, options["schedule"])
+
+
+def check_studio_recipe(recipe: Recipe) -> None:
+    """Raise UsageError naming the section of a studio recipe that is wrong."""
+    options = recipe.truepose
+    known = set(inspect.signature(UNet2DConditionModel.__init__).parameters)
+    _need_known(recipe.name, "unet", options["unet"], known - {"self"})
+    _check_parts(recipe.name, options["fusion"], options)
+    for section, schedule in (
+        ("vae", recipe.vae["schedule"]), ("clip", recipe.clip["schedule"]),
+        ("parser", recipe.parser["schedule"]), ("start", options["start"]),
+        ("truepose", options["schedule"]),
+    ):  # fmt: skip
+        build(recipe.name, f"schedule of {section}", Schedule, schedule)
+
+
+def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:
+    """Return what a section of a recipe describes.
+
+    Args:
+        name: The recipe's, for the error.
+        section: The section's, for the error.
+        kind: What is built.
+        options: Its arguments.
+
+    Raises:
+        UsageError: If the section has other keys, or values that cannot be used.
+    """
+    try:
+        return kind(**options)
+    except UsageError as error:
+        raise UsageError(f"recipe {name}, {section}: {error}") from None
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"recipe {name}, {section}: {reason}") from None
+
+
+def _check_parts(name: str, fusion: str, options: Mapping[str, Any]) -> Objective:
+    """Check what both kinds of recipe say of TruePose's nets; return what is minimised."""
+    if fusion not in FUSIONS:
+        raise UsageError(f"recipe {name}: unknown fusion {fusion!r}; known: {', '.join(FUSIONS)}")
+    if options.get("warm", False) and not FUSIONS[fusion].source.startswith("hpfa"):
+        raise UsageError(f"recipe {name}: warm needs HPFA; fusion {fusion} has none")
+    if options["pose_style"] not in STYLE_CHANNELS:
+        raise UsageError(
+            f"recipe {name}: unknown pose_style {options['pose_style']!r}; known: "
+            f"{', '.join(STYLE_CHANNELS)}"
+        )
+    pose = options["pose"]
+    own = set(inspect.signature(PoseEncoder.__init__).parameters)
+    _need_known(name, "pose", pose, own - {"self", "in_channels", "out_channels"})
+    widths = pose.get("widths", [1] * STAGES_OF_POSE)
+    if not isinstance(widths, Sequence) or len(widths) != STAGES_OF_POSE:
+        raise UsageError(f"recipe {name}, pose: widths must be {STAGES_OF_POSE} whole numbers")
+    scheduler = build(name, "scheduler", DDIMScheduler, options["scheduler"])
+    if scheduler.config.prediction_type not in PREDICTIONS:
+        raise UsageError(
+            f"recipe {name}, scheduler: prediction_type must be one of {', '.join(PREDICTIONS)}"
+        )
+    objective = build(name, "objective", Objective, options["objective"])
+    objective.check_fusion(fusion)
+    return objective
+
+
+def _need_known(name: str, section: str, options: Any, known: set[str]) -> None:
+    """Raise UsageError where a section is no mapping or has keys that nothing asks for."""
+    if not isinstance(options, Mapping):
+        raise UsageError(f"recipe {name}, {section}: names and values are needed")
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise UsageError(
+            f"recipe {name}, {section}: unknown {', '.join(unknown)}; known: "
+            f"{', '.join(sorted(known))}"
+        )
