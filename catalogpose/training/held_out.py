@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.perception.clip import Clip
 from catalogpose.quality.pairs import score_pair
+from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.truepose import embed_regions
 from catalogpose.truepose.pipeline import TruePosePipeline
@@ -36,8 +38,8 @@ class HeldOut:
     """The labels that each pose shows."""
     targets: NDArray[np.uint8]
     """(n, H, W, 3): the truth."""
-    target_labels: NDArray[np.uint8]
-    """(n, H, W): the targets' maps."""
+    target_labels: NDArray[np.uint8] | None
+    """(n, H, W): the targets' maps; None: nobody made them."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -64,10 +66,45 @@ def hold_out(pictures: Pictures, clip: Clip, count: int) -> HeldOut:
     )
 
 
+def hold_out_pairs(pairs: Pairs, photos: NDArray[np.uint8], places: NDArray[np.integer]) -> HeldOut:
+    """Take pairs whose embeddings are computed.
+
+    Args:
+        pairs: N pictures; which of them are its own pairs does not matter.
+        photos: (N, H, W, 3), what they are of.
+        places: (n, 2), rows of source and target.
+    """
+    sources, targets = places.T
+    return HeldOut(
+        sources=photos[sources],
+        labels=pairs.labels[sources],
+        embeddings=[
+            {int(label): pairs.embeddings[row, label] for label in np.flatnonzero(pairs.known[row])}
+            for row in sources
+        ],
+        joints=pairs.joints[targets],
+        shown=[frozenset(np.flatnonzero(pairs.shown[row]).tolist()) for row in targets],
+        targets=photos[targets],
+        target_labels=pairs.labels[targets],
+    )
+
+
 def paint(
-    pipe: TruePosePipeline, pairs: HeldOut, *, batch: int = 20, seed: int = 0
+    pipe: TruePosePipeline,
+    pairs: HeldOut,
+    *,
+    batch: int = 20,
+    seed: int = 0,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> NDArray[np.uint8]:
     """Paint every pair with the card's steps and guidance, pair i from the noise of seed + i.
+
+    Args:
+        pipe: What paints; in evaluation mode.
+        pairs: At least one.
+        batch: Pairs painted together.
+        seed: 0 or more.
+        precision: Makes the context in which the nets compute.
 
     Returns:
         (n, H, W, 3).
@@ -76,13 +113,14 @@ def paint(
     for start in range(0, len(pairs), batch):
         rows = range(start, min(start + batch, len(pairs)))
         conditions = []
-        for row in rows:
-            features = pipe.encode_source(
-                pairs.sources[row], pairs.labels[row], pairs.embeddings[row]
-            )
-            conditions.append(pipe.condition(features, pairs.shown[row]))
-        joints = pairs.joints[rows.start : rows.stop]
-        painted.append(pipe.generate(conditions, joints, [seed + row for row in rows]))
+        with precision():
+            for row in rows:
+                features = pipe.encode_source(
+                    pairs.sources[row], pairs.labels[row], pairs.embeddings[row]
+                )
+                conditions.append(pipe.condition(features, pairs.shown[row]))
+            joints = pairs.joints[rows.start : rows.stop]
+            painted.append(pipe.generate(conditions, joints, [seed + row for row in rows]))
     return np.concatenate(painted)
 
 
@@ -91,11 +129,11 @@ def score(
 ) -> list[dict[str, float | None]]:
     """Score pictures (n, H, W, 3) against the truth: a dictionary of `score_pair` each.
 
-    Without `parse` the metrics that need the picture's own map are None or use the target's.
+    Without `parse` the metrics that need the picture's own map are None or use the target's, and
+    without the target's map there is neither.
     """
+    maps = [None] * len(pairs) if pairs.target_labels is None else pairs.target_labels
     return [
         score_pair(picture, target, None if parse is None else parse(picture), labels)
-        for picture, target, labels in zip(
-            pictures, pairs.targets, pairs.target_labels, strict=True
-        )
+        for picture, target, labels in zip(pictures, pairs.targets, maps, strict=True)
     ]

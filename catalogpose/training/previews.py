@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from catalogpose.training.held_out import hold_out_pairs, paint
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.sheets import write_sheet
@@ -23,32 +23,17 @@ def make_preview(
     `preview.csv`, both in `folder`.
     """
     count, views = min(12, len(pictures.photos)), pictures.photos.shape[1]
+    first = np.arange(count) * views
+    photos = pictures.photos.reshape(-1, *pictures.photos.shape[2:])
+    held_out = hold_out_pairs(pairs, photos, np.stack([first, first + 1], axis=1))
 
     def preview(step: int) -> None:
         """Write the sheet with the weights as they are."""
         pipe.unet.eval()
-        with torch.no_grad():
-            conditions = []
-            for p in range(count):
-                first, second = p * views, p * views + 1
-                embeddings = {
-                    int(i): pairs.embeddings[first, i] for i in np.flatnonzero(pairs.known[first])
-                }
-                features = pipe.encode_source(
-                    pictures.photos[p, 0], pictures.labels[p, 0], embeddings
-                )
-                conditions.append(
-                    pipe.condition(
-                        features, frozenset(np.flatnonzero(pairs.shown[second]).tolist())
-                    )
-                )
-            results = pipe.generate(conditions, pictures.joints[:count, 1], list(range(count)))
+        results = paint(pipe, held_out)
         pipe.unet.train()
-        write_sheet(
-            folder / "preview.png",
-            [pictures.photos[:count, 0], results, pictures.photos[:count, 1]],
-        )
-        error = (results.astype(np.float64) - pictures.photos[:count, 1]) ** 2
+        write_sheet(folder / "preview.png", [held_out.sources, results, held_out.targets])
+        error = (results.astype(np.float64) - held_out.targets) ** 2
         psnr = float(np.mean(10 * np.log10(255**2 / error.mean(axis=(1, 2, 3)))))
         with (folder / "preview.csv").open("a", encoding="utf-8") as file:
             file.write(f"{step},{psnr:.3f}\n")

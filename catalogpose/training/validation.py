@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from catalogpose.catalog.labels import to_common
 from catalogpose.perception.parser import Parser
-from catalogpose.quality.pairs import METRICS, score_pair
+from catalogpose.quality.pairs import METRICS
+from catalogpose.training.held_out import HeldOut, hold_out_pairs, paint, score
 from catalogpose.training.prepare import PhotoPairs
 from catalogpose.training.sheets import write_sheet
-from catalogpose.truepose.pipeline import PoseConditions, TruePosePipeline
+from catalogpose.truepose.pipeline import TruePosePipeline
 
 AT_ONCE = 4
 """Pairs painted together."""
@@ -45,51 +46,24 @@ class Validation:
         """Paint every pair with its number as seed; return each metric's mean, NaN where none has
         it, and write a sheet: rows of sources, results and targets.
         """
-        photos = self.held_out.photos
-        assert photos is not None  # validation pairs keep theirs
-        places = self.held_out.pairs.pairs
-        outputs = np.concatenate(
-            [
-                self._paint(range(start, min(start + AT_ONCE, len(places))))
-                for start in range(0, len(places), AT_ONCE)
-            ]
-        )
-        targets = photos[places[:, 1]]
-        scores = [
-            score_pair(output, target, self._parse(output), self._parse(target))
-            for output, target in zip(outputs, targets, strict=True)
-        ]
-        sheet = [photos[places[:SHOWN, 0]], outputs[:SHOWN], targets[:SHOWN]]
-        write_sheet(self.folder / f"{step:08d}.png", sheet)
+        outputs = paint(self.pipe, self._pairs, batch=AT_ONCE, precision=self.precision)
+        scores = score(outputs, self._pairs, None if self.parser is None else self._parse)
+        sheet = (self._pairs.sources, outputs, self._pairs.targets)
+        write_sheet(self.folder / f"{step:08d}.png", [row[:SHOWN] for row in sheet])
         return {metric.name: _mean([s.get(metric.name) for s in scores]) for metric in METRICS}
 
-    @torch.no_grad()
-    def _paint(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
-        """Paint pairs (n, H, W, 3)."""
-        pairs = self.held_out.pairs
-        targets = pairs.pairs[list(numbers), 1]
-        with self.precision():
-            conditions = [self._condition(number) for number in numbers]
-            return self.pipe.generate(conditions, pairs.joints[targets], list(numbers))
+    @cached_property
+    def _pairs(self) -> HeldOut:
+        """The pairs; their targets' maps are made as the outputs' are, from the canvas."""
+        photos = self.held_out.photos
+        assert photos is not None  # validation pairs keep theirs
+        found = hold_out_pairs(self.held_out.pairs, photos, self.held_out.pairs.pairs)
+        maps = None if self.parser is None else np.stack([self._parse(p) for p in found.targets])
+        return replace(found, target_labels=maps)
 
-    def _condition(self, number: int) -> PoseConditions:
-        """Prepare one pair's source for its target's pose."""
-        pairs = self.held_out.pairs
-        assert self.held_out.photos is not None
-        source, target = pairs.pairs[number]
-        known = np.flatnonzero(pairs.known[source])
-        embeddings = {int(label): pairs.embeddings[source, label] for label in known}
-        features = self.pipe.encode_source(
-            self.held_out.photos[source], pairs.labels[source], embeddings
-        )
-        return self.pipe.condition(
-            features, frozenset(np.flatnonzero(pairs.shown[target]).tolist())
-        )
-
-    def _parse(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Return a picture's map in common ids; None without a parser."""
-        if self.parser is None:
-            return None
+    def _parse(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a picture's map in common ids."""
+        assert self.parser is not None  # else nobody asks
         return to_common(self.parser.parse(picture), self.parser.label_set)
 
 

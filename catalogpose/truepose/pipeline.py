@@ -168,8 +168,9 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         """
         floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
         with without_autocast(self.device):
-            mean: Tensor = self.vae.encode(floats).latent_dist.mean
-        return mean * self.vae.config.scaling_factor
+            mean = self.vae.encode(floats).latent_dist.mean
+        latents: Tensor = mean * self.vae.config.scaling_factor
+        return latents
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
