@@ -135,7 +135,8 @@ class TrainOptions:
     compile_nets: bool = False
     """Whether torch compiles the nets: minutes at the start, faster steps on a GPU."""
     licence: str | None = None
-    """The licence of the weights, which inherit the photos'; None: the card says unknown."""
+    """The licence of the weights, which inherit the photos'; None: the card names none, and the
+    model cannot be pushed."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     only: str | None = None

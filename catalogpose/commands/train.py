@@ -80,6 +80,8 @@ class PrepareSummary:
             lines.append(f"row {row}, column {column}: {photo}: {reason}")
         if len(self.failures) > SHOWN_FAILURES:
             lines.append(f"and {len(self.failures) - SHOWN_FAILURES} more in report.json there")
+        if self.failures:
+            lines.append("once they are mended, --prepare tries them again, until training begins")
         return "\n".join(lines)
 
 
@@ -241,11 +243,12 @@ def _prepare(
     from catalogpose.training.photos import prepare
 
     assert options.manifest is not None  # else refused before
-    data = prepare(course, "train", list(read_rows(options.manifest)), look)
+    again = options.prepare
+    data = prepare(course, "train", list(read_rows(options.manifest)), look, again=again)
     if options.validation is None:
         return data, None
     rows = pick_evenly(read_rows(options.validation), int(course.recipe.validation["pairs"]))
-    return data, prepare(course, "validation", rows, look)
+    return data, prepare(course, "validation", rows, look, again=again)
 
 
 def _try(course: Course, options: TrainOptions) -> Trial:

@@ -22,7 +22,13 @@ from catalogpose.training.loop import Check
 from catalogpose.training.origin import Origin, read_origin, read_vae
 from catalogpose.training.photo_card import make_photo_card, training_facts
 from catalogpose.training.photo_pairs import plan_pictures
-from catalogpose.training.prepare import Look, PhotoPairs, open_photos, prepare_photos
+from catalogpose.training.prepare import (
+    Look,
+    PhotoPairs,
+    open_photos,
+    prepare_photos,
+    try_failed_again,
+)
 from catalogpose.training.trial import Trial, try_out
 from catalogpose.training.truepose import loss_over, train_truepose
 from catalogpose.training.validation import Validation
@@ -33,9 +39,19 @@ TRIED_ROWS = 8
 """Rows prepared for a dry run where nothing is prepared yet."""
 
 
-def prepare(course: Course, split: str, rows: Sequence[Row], look: Look) -> PhotoPairs:
-    """Make, or open, the arrays of `train` or `validation` from a manifest's rows."""
-    return _prepare(course, course.folder / "prepared" / split, split, rows, look)
+def prepare(
+    course: Course, split: str, rows: Sequence[Row], look: Look, *, again: bool = False
+) -> PhotoPairs:
+    """Make, or open, the arrays of `train` or `validation` from a manifest's rows.
+
+    `again` looks once more at pictures that could not be used, unless there is a checkpoint: a
+    training that goes on must meet the same pairs. UsageError where the folder holds other arrays.
+    """
+    folder = course.folder / "prepared" / split
+    if again and not (course.work / "checkpoint.pt").exists():
+        open_photos(folder, course.setting(split))  # refuses what is not this training's
+        try_failed_again(folder)
+    return _prepare(course, folder, split, rows, look)
 
 
 def _prepare(

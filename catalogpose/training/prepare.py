@@ -121,6 +121,13 @@ def open_photos(folder: Path, setting: Setting) -> PhotoPairs | None:
     )
 
 
+def try_failed_again(folder: Path) -> None:
+    """Have the next `prepare_photos` look again at the pictures that could not be used, if any."""
+    report = folder / "report.json"
+    if report.exists() and json.loads(report.read_text(encoding="utf-8"))["failures"]:
+        (folder / "pairs.npy").unlink(missing_ok=True)
+
+
 def prepare_photos(
     folder: Path,
     plan: PicturePlan,

@@ -150,7 +150,14 @@ def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path:
     values["parser"]["licence"] = "mine"
     del values["clip"]["licence"]
     Path(recipe).write_text(json.dumps(values), encoding="utf-8")
-    first = dataclasses.replace(options, recipe=recipe, validation=None, precision="bf16")
+    manifest = tmp_path / "data" / "train.parquet"
+    manifest.parent.mkdir()
+    write_manifest(manifest, read_rows(options.manifest))
+    terms = {"name": "Own terms", "terms": "Ask first.", "home": "https://example.org"}
+    record = {"name": "drawn", "rows": {"train": 4}, "licence": terms}
+    (manifest.parent / "dataset.json").write_text(json.dumps(record), encoding="utf-8")
+    first = dataclasses.replace(options, recipe=recipe, manifest=manifest, validation=None,
+                                precision="bf16", licence=None)  # fmt: skip
     model = train_model(first).model
     values = json.loads(Path(recipe).read_text(encoding="utf-8"))
     values["parser"]["name"] = values["clip"]["name"] = "nowhere/at-all"
@@ -166,6 +173,9 @@ def test_a_model_of_ours_is_gone_on_from(options: TrainOptions, start, tmp_path:
     notes = {"parser": {"origin": "parser", "licence": "mine"},
              "clip": {"origin": "clip", "licence": "not recorded"}}  # fmt: skip
     assert before.training["companions"] == card.training["companions"] == notes
+    assert card.training["data"].startswith("drawn: 4 pairs of 6 photos, ")
+    assert card.training["data_licence"] == "Own terms: Ask first. (https://example.org)"
+    assert card.licence == "", "nobody stated one"
     for text in (model / CARD_NAME, second.out / "model" / "README.md"):
         assert str(tmp_path) not in text.read_text(encoding="utf-8")
     for out, other in ((first.out, second.out), (second.out, first.out)):
@@ -205,6 +215,16 @@ def test_bad_rows_are_listed_and_left_out(options: TrainOptions, tmp_path: Path)
     assert "broken.png: photo: " in str(done)
     again = train_model(dataclasses.replace(options, manifest=manifest, prepare=True))
     assert again == done
+    assert "--prepare tries them again, until training begins" in str(done)
+    broken.write_bytes(next(read_rows(options.manifest)).target.read_bytes())
+    checkpoint = options.out / "work" / "truepose" / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert train_model(dataclasses.replace(options, manifest=manifest, prepare=True)) == done
+    checkpoint.unlink()
+    mended = train_model(dataclasses.replace(options, manifest=manifest, prepare=True))
+    assert (mended.pairs, mended.pictures, mended.left_out, mended.exit_code) == (4, 6, 0, 0)
+    assert "--prepare" not in str(mended)
 
 
 def test_preparing_goes_on_where_it_was_stopped(options: TrainOptions) -> None:
