@@ -87,6 +87,7 @@ class _Run:
             # Mapped: several processes of one machine share what they read.
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             net.load_state_dict(saved["net"])
+        net.train()
         self.lesson, self.adam = accelerator.prepare(_Lesson(net, loss_of), adam)
         # A frozen weight is its own average, so that checkpoints list the same ones in any case.
         self.average = (
@@ -177,11 +178,14 @@ class _Run:
             parameter.copy_(mean)
 
     @torch.no_grad()
-    def measure(self, check: Check, report: Report) -> None:
-        """Report a check's numbers, measured while the net holds its averaged weights; a step that
-        the report has is not measured again, and one process measures for all.
+    def measure(self, check: Check | None, report: Report) -> None:
+        """Report a check's numbers, measured while the net holds its averaged weights, where this
+        step has one that the report lacks; one process measures for all.
         """
-        if not self.accelerator.is_main_process or report.last_measured() == self.step:
+        if check is None or not self.accelerator.is_main_process:
+            return
+        due = self.step == self.schedule.steps or self.step % check.every == 0
+        if not due or report.last_measured() == self.step:
             return
         trained = [p for p in self.net.parameters() if p.requires_grad] if self.average else []
         current = [p.detach().cpu().clone() for p in trained]
@@ -240,16 +244,13 @@ def fit(
     """
     made = accelerator or open_accelerator("cpu" if device == "cpu" else "cuda")
     precision = autocast(device) if accelerator is None else nullcontext()
-    step_needs = describe_step(schedule.batch, accumulation)
-    with needing_memory(*step_needs):
+    with needing_memory(*describe_step(schedule.batch, accumulation)):
         run = _Run(net, loss_of, schedule, folder / "checkpoint.pt", made)
     watch, report = Watch(name, run.path, warn), Report(name, folder, made, progress, warn)
     saved = time.monotonic()
-    net.train()
     with catch_stops() as stop:
         while run.step < schedule.steps:
-            with needing_memory(*step_needs):
-                _take_step(run, watch, report, accumulation, precision)
+            _take_step(run, watch, report, accumulation, precision)
             due = stop.number is not None or time.monotonic() - saved > save_seconds
             if made.is_main_process and (due or run.step == schedule.steps):
                 run.save()
@@ -257,10 +258,8 @@ def fit(
                 if preview is not None:
                     preview(run.step)
                 saved = time.monotonic()
-            if check is not None and run.step % check.every == 0:
-                run.measure(check, report)
-        if check is not None:
             run.measure(check, report)
+        run.measure(check, report)  # A kill may have come between last checkpoint and check.
     run.install_average()
     made.wait_for_everyone()
     return net.eval()
@@ -274,7 +273,8 @@ def _take_step(
     precision: AbstractContextManager[object],
 ) -> None:
     """Learn from one batch, look whether that went well, and tell it."""
-    means = run.learn(accumulation, precision)
-    step, norm = run.step, run.advance()
+    with needing_memory(*describe_step(run.schedule.batch, accumulation)):
+        means = run.learn(accumulation, precision)
+        step, norm = run.step, run.advance()
     watch.look(step, float(means["loss"]), norm, skips=run.accelerator.scaler is not None)
     report.step(run.step, run.schedule.steps, {**means, "norm": torch.tensor(norm)})

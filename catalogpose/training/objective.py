@@ -155,9 +155,8 @@ def denoising_loss(
         watch=objective.watches,
     )
     seen = [(index, query) for index, query in seen if query.shape[2] <= WATCHED_TOKENS]
-    truth = prediction_target(scheduler, clean, noise, timestep)
-    error = (predicted.float() - truth).square()
-    # Asked on the CPU: a GPU would be waited for.
+    error = (predicted.float() - prediction_target(scheduler, clean, noise, timestep)).square()
+    # `kept` is on the CPU: a GPU would be waited for.
     losses = {"with_c": error[keep].mean().detach()} if bool(kept.any()) else {}
     if objective.person_weight:
         labels = batch.target_labels.to(device)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
+from catalogpose.training.processes import open_accelerator
+from catalogpose.training.schedule import Schedule
+from catalogpose.training.trial import try_out
 from catalogpose.training.truepose import TruePoseNets
 
 STABLE_DIFFUSION = 859_520_964
@@ -163,7 +166,9 @@ def test_gradients_that_lack_are_named(bench) -> None:
 
 @pytest.mark.parametrize("fusion", ["hpfa+caa", "hpfa-literal+caa", "concat", "clip-mlp", "none"])
 def test_what_a_fusion_leaves_unused_is_frozen(script, fusion: str) -> None:
-    """The weights without a gradient are exactly those that are not trained."""
+    """The weights without a gradient are exactly those that are not trained, so a dry run finds
+    nothing wrong.
+    """
     torch.manual_seed(0)
     nets = TruePoseNets(TINY, {"in_channels": 3, "widths": (8, 8, 8)}, 768, fusion)
     pair = script["make_pair"](script["make_vae"](SMALL_VAE), (64, 48))
@@ -176,6 +181,11 @@ def test_what_a_fusion_leaves_unused_is_frozen(script, fusion: str) -> None:
         fusion, 0
     )
     assert without <= source
+    nets.zero_grad(set_to_none=True)
+    schedule = Schedule(steps=2, batch=1, learning_rate=1e-3)
+    trial = try_out(nets, lambda _: loss_of(nets, 0), schedule, open_accelerator("cpu"), 1)
+    trained = [weight for weight in nets.parameters() if weight.requires_grad]
+    assert trial.trainable == sum(weight.numel() for weight in trained)
     joined = TruePoseNets.joined(
         nets.unet, nets.source_unet.requires_grad_(True), nets.pose_encoder
     )
