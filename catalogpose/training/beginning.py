@@ -32,7 +32,7 @@ def begin(course: Course, *, binding: bool = True) -> None:
         UsageError: If the recipe or the batch is wrong, the folder was begun otherwise, what it
             starts from would be written over, or a companion cannot be had.
     """
-    # Before anything is written or fetched.
+    # Before anything is written, and before more than small files is fetched.
     check_photo_recipe(course.recipe)
     _ = course.accelerate_precision
     course.schedule(1).share(process_count() * course.accumulation)
@@ -47,13 +47,18 @@ def begin(course: Course, *, binding: bool = True) -> None:
         "start": course.weights,
         "manifest": course.manifests["train"],
     }
+    names = course.folder / "work" / "companions.json"
+    if not names.exists():
+        _refuse_foreign(course.model)
     if binding or noted.exists():
         check_begun(noted, facts, course.folder)
-    names = course.folder / "work" / "companions.json"
     text = json.dumps(
         {"parser": parser.name, "label_set": parser.label_set, "clip": clip.name}, indent=2
     )
-    renew = not names.exists() or names.read_text(encoding="utf-8") != text
+    if not names.exists():
+        # From here on what lies there is this training's, should it be stopped while copying.
+        write_atomically(names, lambda file: file.write(b"{}"))
+    renew = names.read_text(encoding="utf-8") != text
     copy_parser(parser.name, course.model / "parser", parser.label_set, renew=renew)
     copy_clip(clip.name, course.model / "clip", renew=renew)
     write_atomically(names, lambda file: file.write(text.encode()))
@@ -79,3 +84,9 @@ def _refuse_own_folder(course: Course, *names: str) -> None:
             raise UsageError(
                 f"{name} lies in {course.model}, which this training writes: name a new --out"
             )
+
+
+def _refuse_foreign(model: Path) -> None:
+    """Raise UsageError where a model folder holds what no training here has put there."""
+    if model.exists() and any(model.iterdir()):
+        raise UsageError(f"{model} holds a model that was not begun here: name a new --out")

@@ -358,6 +358,17 @@ def test_what_it_starts_from_is_not_written_over(options: TrainOptions, start, p
     assert sorted(path for path in model.rglob("*") if path.is_file()) == before
 
 
+def test_a_model_that_was_not_begun_here_stays(options: TrainOptions, start) -> None:
+    """A folder with somebody's parser is no place to train in."""
+    parser = options.out / "model" / "parser"
+    shutil.copytree(start.parser, parser)
+    with pytest.raises(UsageError, match="was not begun here: name a new --out"):
+        train_model(dataclasses.replace(options, prepare=True))
+    assert sorted(path.name for path in options.out.rglob("*")) == sorted(
+        ["model", "parser", *(path.name for path in parser.iterdir())]
+    )
+
+
 def test_a_full_disk_is_said_before(options: TrainOptions, monkeypatch) -> None:
     """Where the arrays do not fit, nothing is begun."""
     monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 0))
