@@ -71,3 +71,8 @@ class RowError(CatalogposeError):
         self.stage = stage
         self.error_class = error_class
         self.message = message
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()

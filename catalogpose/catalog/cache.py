@@ -26,7 +26,7 @@ from catalogpose.catalog.cache_records import (
     read_record,
 )
 from catalogpose.catalog.files import sha256_json, write_atomically
-from catalogpose.errors import EnvironmentFault, RowError, UsageError
+from catalogpose.errors import EnvironmentFault, RowError, UsageError, first_line
 from catalogpose.records import LABELS
 
 __all__ = [
@@ -218,7 +218,7 @@ class Cache:
 
     def _unreadable(self, path: Path, error: Exception) -> UsageError:
         """Return the error of a damaged file, with the remedy."""
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         return UsageError(
             f"cannot read {path} in the cache: {reason}; delete that file, "
             "what it held is computed again"

@@ -13,6 +13,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalogpose.errors import first_line
+
 BATCH = 4096
 """Rows that are in memory at a time."""
 
@@ -60,7 +62,7 @@ def open_table(path: Path) -> Table:
         try:
             schema = pq.read_schema(path).remove_metadata()
         except (pa.ArrowException, OSError) as error:
-            raise TableError(f"cannot be read as Parquet: {_one_line(error)}") from None
+            raise TableError(f"cannot be read as Parquet: {first_line(error)}") from None
     repeated = {name for name in schema.names if schema.names.count(name) > 1}
     if repeated:
         raise TableError(f"column {min(repeated)!r} is there twice; rename or remove one")
@@ -76,7 +78,7 @@ def _parquet_rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]
             for batch in file.iter_batches(batch_size=BATCH, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise TableError(f"cannot be read as Parquet: {_one_line(error)}") from None
+        raise TableError(f"cannot be read as Parquet: {first_line(error)}") from None
 
 
 def _csv_text(path: Path) -> io.TextIOWrapper:
@@ -84,7 +86,7 @@ def _csv_text(path: Path) -> io.TextIOWrapper:
     try:
         return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
-        raise TableError(f"cannot be read: {_one_line(error)}") from None
+        raise TableError(f"cannot be read: {first_line(error)}") from None
 
 
 def _csv_header(text: Iterable[str]) -> list[str]:
@@ -100,9 +102,9 @@ def _csv_records(text: Iterable[str]) -> Iterator[list[str]]:
     except UnicodeDecodeError:
         raise TableError("is not UTF-8 text; save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise TableError(f"line {reader.line_num} is not CSV: {_one_line(error)}") from None
+        raise TableError(f"line {reader.line_num} is not CSV: {first_line(error)}") from None
     except OSError as error:
-        raise TableError(f"cannot be read: {_one_line(error)}") from None
+        raise TableError(f"cannot be read: {first_line(error)}") from None
 
 
 def _csv_rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:
@@ -118,11 +120,6 @@ def _csv_rows(path: Path, columns: list[str]) -> Iterator[dict[str, object]]:
                     "quote cells that hold commas"
                 )
             yield {name: record[place] or None for name, place in places}
-
-
-def _one_line(error: BaseException) -> str:
-    """Return the first line of a library's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_table(

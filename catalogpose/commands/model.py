@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from catalogpose.config import InspectOptions, PushOptions
-from catalogpose.errors import EnvironmentFault, UsageError
+from catalogpose.errors import EnvironmentFault, UsageError, first_line
 from catalogpose.truepose.model import CARD_NAME, ModelCard, check_weights, read_card, resolve_model
 from catalogpose.truepose.model_page import PAGE_NAME, read_kept_words, write_model_page
 from catalogpose.truepose.parts import (
@@ -175,18 +175,15 @@ def _upload(options: PushOptions, names: list[str]) -> str:
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, ValueError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code >= SERVER_FAULT:
-            raise EnvironmentFault(f"the hub failed: {_reason(error)}; try again later") from None
+            raise EnvironmentFault(
+                f"the hub failed: {first_line(error)}; try again later"
+            ) from None
         raise UsageError(
-            f"the hub refused {options.repo_id}: {_reason(error)}; `hf auth login` with a token "
+            f"the hub refused {options.repo_id}: {first_line(error)}; `hf auth login` with a token "
             "that may write there"
         ) from None
     except (HTTPError, OSError) as error:
         raise EnvironmentFault(
-            f"the hub cannot be reached: {_reason(error)}; the same command tries again"
+            f"the hub cannot be reached: {first_line(error)}; the same command tries again"
         ) from None
     return str(repo)
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of an error, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

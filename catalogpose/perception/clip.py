@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 from catalogpose.perception.weights import describe_folder
 
 CONFIG_NAME = "open_clip_config.json"
@@ -64,7 +64,7 @@ class Clip:
             # Without require_pretrained a folder without weights gives a random model.
             model = open_clip.create_model(source, require_pretrained=True, device=device)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UsageError(f"no CLIP could be loaded from {name}: {reason}") from None
         return wrap_clip(model.eval())
 

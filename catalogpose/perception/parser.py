@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 from catalogpose.perception.weights import describe_folder
 
 
@@ -59,7 +59,7 @@ class Parser:
             )
             processor = SegformerImageProcessor.from_pretrained(str(name))
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UsageError(f"no parser could be loaded from {name}: {reason}") from None
         finally:
             if quiet:

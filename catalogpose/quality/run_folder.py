@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
            "product", "reference", "reference_pose", "stage", "error_class", "error_message",
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> RunFolder:
         facts = json.loads((folder / "run.json").read_text("utf-8"))
         results = pd.read_parquet(folder / "results.parquet")
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(f"{folder} cannot be read: {reason}") from None
     missing = {"id", "status", "output", "source", "pose"} - set(results.columns)
     if missing or not isinstance(facts, dict):

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from catalogpose.catalog.labels import LABEL_SETS
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 from catalogpose.training.origin import is_own_model
 from catalogpose.training.recipes import PhotoRecipe
 from catalogpose.truepose.model import read_card
@@ -110,7 +110,7 @@ def _fetch(name: str, what: str, patterns: Sequence[str]) -> Path:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UsageError(
                 f"no folder {name}, and the hub gave no {what} of that name: {reason}"
             ) from None

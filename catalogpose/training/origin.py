@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 
 from catalogpose.catalog.files import sha256_file
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 from catalogpose.training.truepose import TruePoseNets
 from catalogpose.truepose.model import CARD_NAME, read_card
 from catalogpose.truepose.parts import NETS
@@ -151,7 +151,7 @@ def _read_config(start: str, **options: bool) -> Any:
     try:
         return UNet2DConditionModel.load_config(start, subfolder="unet", **options)
     except (OSError, ValueError) as error:
-        raise UsageError(f"no unet could be loaded from {start}: {_first(error)}") from None
+        raise UsageError(f"no unet could be loaded from {start}: {first_line(error)}") from None
 
 
 def _load(kind: Any, start: str, part: str, **options: Any) -> Any:
@@ -160,9 +160,4 @@ def _load(kind: Any, start: str, part: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(start, subfolder=part, **options)
     except (OSError, ValueError) as error:
-        raise UsageError(f"no {part} could be loaded from {start}: {_first(error)}") from None
-
-
-def _first(error: Exception) -> str:
-    """Return the first line of an error, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"no {part} could be loaded from {start}: {first_line(error)}") from None

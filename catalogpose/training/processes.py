@@ -54,11 +54,6 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_first_process() -> bool:
-    """Say whether this process speaks and writes for all."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def open_accelerator(
     device: str, precision: str = "no", trackers: Path | None = None
 ) -> Accelerator:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipes import PhotoRecipe, Recipe
 from catalogpose.training.schedule import Schedule
@@ -73,7 +73,7 @@ def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[s
     except UsageError as error:
         raise UsageError(f"recipe {name}, {section}: {error}") from None
     except (TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(f"recipe {name}, {section}: {reason}") from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalogpose.errors import UsageError
+from catalogpose.errors import UsageError, first_line
 
 CARD_NAME = "catalogpose.json"
 """The card's file name in a model folder."""
@@ -153,7 +153,7 @@ def resolve_model(name: str | None) -> Path:
             snapshot_download(name, allow_patterns=[*patterns, *(f"*/{p}" for p in patterns)])
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UsageError(
             f"no folder {name}, and the hub gave no model of that name: {reason}"
         ) from None
