@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
     pairs = options.work / f"pairs-{sha256_json(facts)[:12]}"
     return ablation.Bench(
         plan=ablation.read_plan(options.plan),
-        pairs=studio_pairs(train, vae, clip, pairs),
+        pairs=studio_pairs(train, vae, clip, pairs, tell),
         held_out=hold_out(test, clip, options.pairs),
         vae=vae,
         parser=Parser.load(folder / "parser"),
@@ -80,10 +79,24 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
     )
 
 
-def run_one(options: argparse.Namespace, name: str, seed: int) -> str:
-    """Train and measure one arm in a process of its own."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
-    ablation.run_arm(make_bench(options), name, seed)
+def tell(name: str, done: int, total: int) -> None:
+    """Tell how far something has come, on one line."""
+    print(f"{name}: {done} of {total}", end="\r", flush=True)
+
+
+_BENCH: list[ablation.Bench] = []
+"""The bench of a worker process, made once for all arms that it trains."""
+
+
+def open_worker(options: argparse.Namespace) -> None:
+    """Make a worker's bench; the workers share the machine's cores."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // options.workers))
+    _BENCH.append(make_bench(options))
+
+
+def run_one(name: str, seed: int) -> str:
+    """Train and measure one arm in a worker process."""
+    ablation.run_arm(_BENCH[0], name, seed)
     return f"{name}, seed {seed}"
 
 
@@ -151,13 +164,14 @@ def main() -> None:
             if not ablation.is_finished(bench, name, seed)
         ]
         if missing:
-            ablation.train_start(
-                bench, lambda name, done, total: print(name, done, total, end="\r")
-            )
+            ablation.train_start(bench, tell)
         del bench
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-            for task in [pool.submit(run_one, options, name, seed) for name, seed in missing]:
+        pool = ProcessPoolExecutor(
+            options.workers, mp_context=context, initializer=open_worker, initargs=(options,)
+        )
+        with pool:
+            for task in [pool.submit(run_one, name, seed) for name, seed in missing]:
                 print(f"finished {task.result()}", flush=True)
     print(as_table(options))
 

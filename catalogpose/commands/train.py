@@ -14,6 +14,7 @@ from catalogpose.catalog.manifest import check_manifest, read_rows
 from catalogpose.config import TrainOptions
 from catalogpose.errors import EnvironmentFault, UsageError
 from catalogpose.training.recipes import PhotoRecipe, Recipe, load_recipe
+from catalogpose.truepose.model import resolve_model
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a wrong flag must be said at once
     from catalogpose.run.perceive import Perception
@@ -113,7 +114,7 @@ def _train_studio(
     """Carry out a recipe on pictures that the studio draws."""
     for flag, value in (
         ("--manifest", options.manifest), ("--validation", options.validation),
-        ("--model", options.model), ("--prepare", options.prepare), ("--dry-run", options.dry_run),
+        ("--prepare", options.prepare), ("--dry-run", options.dry_run),
         ("--precision", options.precision != "auto"), ("--accumulate", options.accumulate > 1),
         ("--compile", options.compile_nets), ("--licence", options.licence),
     ):  # fmt: skip
@@ -134,6 +135,7 @@ def _train_studio(
         recipe=recipe,
         folder=options.out,
         device=_torch_device(options.device),
+        start=None if options.model is None else resolve_model(options.model),
         seed=options.seed,
         progress=progress,
     )

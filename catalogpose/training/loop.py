@@ -80,7 +80,10 @@ class _Run:
         self.step = 0
         # Frozen weights are listed too, which costs nothing: AdamW keeps no moments of them.
         adam = torch.optim.AdamW(
-            net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
+            net.parameters(),
+            schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
         saved: dict[str, Any] | None = None
         if path.exists():

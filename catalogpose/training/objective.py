@@ -134,7 +134,7 @@ def denoising_loss(
         `loss`, what is minimised; `with_c`, the plain squared error of the rows that kept C, where
         there are any; and `truth` and `flow`, unweighted, where the objective has them.
     """
-    times, rows = objective.noises, len(batch.source) * objective.noises
+    times, rows = objective.noises, len(batch) * objective.noises
     clean = batch.target.to(device).repeat(times, 1, 1, 1)
     noise = torch.randn(clean.shape, generator=generator).to(device)
     total = scheduler.config.num_train_timesteps
@@ -143,7 +143,8 @@ def denoising_loss(
     keep = kept.to(device)
     height, width = batch.labels.shape[1:]
     predicted, seen, layers = nets(
-        batch.source.to(device),
+        batch.sources.to(device),
+        batch.source_of.to(device),
         batch.labels.to(device),
         batch.shown.to(device),
         batch.known.to(device),
@@ -183,7 +184,7 @@ def layer_sizes(layers: Sequence[LayerConditions], size: tuple[int, int]) -> lis
 
 def _size_of(batch: PairBatch) -> tuple[int, int]:
     """Return height and width of a batch's latents."""
-    height, width = batch.source.shape[2:]
+    height, width = batch.target.shape[2:]
     return height, width
 
 
@@ -205,7 +206,7 @@ def _truth_loss(
     """
     if batch.source_surface is None or batch.target_surface is None:
         raise UsageError("objective: truth_weight needs studio pictures; photos have no surfaces")
-    times = len(keep) // len(batch.source)
+    times = len(keep) // len(batch)
     sizes = layer_sizes(layers, _size_of(batch))
     surfaces = batch.source_surface.to(keep.device), batch.target_surface.to(keep.device)
     watched = {sizes[index] for index, _ in seen}
@@ -226,14 +227,14 @@ def _flow_loss(
     """Return the squared error between the source's latent as HPFA's attention carries it over and
     the target's, in the target's person, a mean over layers (after Leffa, which carries pixels).
     """
-    times = len(keep) // len(batch.source)
+    times = len(keep) // len(batch)
     losses = []
     sizes = layer_sizes(layers, _size_of(batch))
     for index, query in seen:
         size = sizes[index]
         source, target = (
             F.adaptive_avg_pool2d(latent.to(keep.device), size).flatten(2).transpose(1, 2)
-            for latent in (batch.source, batch.target)
+            for latent in (batch.sources[batch.source_of], batch.target)
         )
         person = F.adaptive_avg_pool2d((batch.target_labels > 0).float()[:, None], size)
         counts = person.flatten(1).to(keep.device).repeat(times, 1) * keep[:, None]

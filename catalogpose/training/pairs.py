@@ -14,10 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
-    """B pairs as CPU tensors."""
+    """B pairs of S sources as CPU tensors."""
 
-    source: Tensor
-    """Latents of the sources, float32 (B, c, h, w)."""
+    sources: Tensor
+    """Latents of the sources, each once, float32 (S, c, h, w)."""
+    source_of: Tensor
+    """int64 (B,): which of `sources` a pair has."""
     target: Tensor
     """Latents of the targets, float32 (B, c, h, w)."""
     labels: Tensor
@@ -36,6 +38,10 @@ class PairBatch:
     """uint8 (B, h', w', 3), see `Pairs.surface`; None where nobody knows it."""
     target_surface: Tensor | None
     """uint8 (B, h', w', 3), see `Pairs.surface`; None where nobody knows it."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs, B."""
+        return len(self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class Pairs:
     def take(self, indices: Sequence[int]) -> PairBatch:
         """Read the pairs with these numbers."""
         source, target = self.pairs[np.asarray(indices)].T
+        distinct, source_of = np.unique(source, return_inverse=True)
 
         def load(array: NDArray[np.generic], rows: NDArray[np.int32]) -> Tensor:
             """Copy rows into a tensor."""
@@ -77,7 +84,8 @@ class Pairs:
 
         surface = self.surface
         return PairBatch(
-            source=load(self.latents, source).float(),
+            sources=load(self.latents, distinct).float(),
+            source_of=torch.from_numpy(source_of.astype(np.int64)),
             target=load(self.latents, target).float(),
             labels=load(self.labels, source).long(),
             target_labels=load(self.labels, target).long(),

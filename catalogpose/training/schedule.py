@@ -45,6 +45,9 @@ class Schedule:
     """Decay of the weights' moving average, which is what is kept; 0 keeps the last weights."""
     clip_norm: float = 1.0
     """Largest norm of the gradient."""
+    together: int = 1
+    """Samples that follow one another in the data and are met one after the other, 1 or more; pairs
+    of one source are neighbours, and a batch looks at each of its sources once."""
     seed: int = 0
     """Seed of the batches, 0 to 2**31 - 1."""
 
@@ -54,6 +57,8 @@ class Schedule:
             raise UsageError("a schedule needs either steps or epochs, above 0")
         if self.batch < 1:
             raise UsageError(f"a schedule's batch must be 1 or more, not {self.batch}")
+        if self.together < 1:
+            raise UsageError(f"a schedule's together must be 1 or more, not {self.together}")
         if self.steps >= MOST_STEPS:
             raise UsageError(f"a schedule may have fewer than {MOST_STEPS} steps")
 
@@ -109,7 +114,7 @@ def place_of(generator: torch.Generator) -> tuple[int, int]:
     return step, lane
 
 
-def visited(first: int, amount: int, total: int, seed: int) -> NDArray[np.int64]:
+def visited(first: int, amount: int, total: int, seed: int, together: int = 1) -> NDArray[np.int64]:
     """Return which of `total` samples a training meets from its `first` on, `amount` of them.
 
     Every epoch meets each sample once, in an order that seed and epoch alone decide. Nothing is
@@ -120,16 +125,19 @@ def visited(first: int, amount: int, total: int, seed: int) -> NDArray[np.int64]
         amount: How many are asked for.
         total: How many there are, 1 or more.
         seed: 0 or more.
+        together: Neighbours that stay together, 1 or more; the last ones may be fewer.
     """
     epochs, places = np.divmod(np.arange(first, first + amount, dtype=np.int64), total)
     found = np.empty(amount, dtype=np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        found[here] = _order(total, seed, int(epoch))[places[here]]
+        found[here] = _order(total, seed, int(epoch), together)[places[here]]
     return found
 
 
 @lru_cache(maxsize=2)
-def _order(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _order(total: int, seed: int, epoch: int, together: int) -> NDArray[np.int64]:
     """Return the order (total,) of an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(total)
+    groups = np.random.default_rng([seed, epoch]).permutation(math.ceil(total / together))
+    order: NDArray[np.int64] = (groups[:, None] * together + np.arange(together)).ravel()
+    return order[order < total]

@@ -7,8 +7,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ from catalogpose.training.truepose import (
 )
 from catalogpose.training.vae import make_vae, train_vae
 from catalogpose.training.workshop import Workshop, check_begun, logged_seconds
-from catalogpose.truepose.model import ModelCard
+from catalogpose.truepose.model import ModelCard, read_card
 from catalogpose.truepose.model_page import write_model_page
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
@@ -52,6 +54,9 @@ NEEDS = {
     "assemble": ("vae", "clip", "truepose", "parser"),
 }
 """The stages that a stage needs."""
+
+TAKEN_OVER = ("vae", "clip", "start", "parser")
+"""The stages that a model to start from spares."""
 
 
 def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -150,14 +155,30 @@ def run_start(shop: Workshop) -> TruePoseNets:
     )
 
 
+def _begin_nets(shop: Workshop, clip_width: int) -> TruePoseNets:
+    """Return the nets with the weights that training goes on from: those of the model to start
+    from, else those of the net that sees the pose alone.
+    """
+    options = shop.recipe.truepose
+    if shop.start is not None:
+        parts = {name: str(shop.start / name) for name in ("unet", "source_unet", "pose_encoder")}
+        return TruePoseNets.joined(
+            TargetNet.from_pretrained(parts["unet"], dtype=torch.float32),
+            SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float32),
+            PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float32),
+        )
+    nets = _make_nets(shop, options["fusion"], clip_width)
+    start_from(nets, run_start(shop))
+    if options["warm"]:
+        nets.unet.warm_fusion()
+    return nets
+
+
 def run_truepose(shop: Workshop) -> None:
     """Train both UNets and the pose encoder and write them, with the scheduler, in float16."""
     options = shop.recipe.truepose
     vae, clip = _load_eyes(shop)
-    nets = _make_nets(shop, options["fusion"], clip.width)
-    start_from(nets, run_start(shop))
-    if options["warm"]:
-        nets.unet.warm_fusion()
+    nets = _begin_nets(shop, clip.width)
     scheduler = DDIMScheduler(**options["scheduler"])
     pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
     pipe.card = make_card(shop.recipe, {})
@@ -213,29 +234,51 @@ def run_assemble(shop: Workshop) -> None:
         AutoencoderKL.from_pretrained(parts["vae"], dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
     )
-    pipe.card = make_card(
-        shop.recipe,
-        {
-            "data": f"{shop.recipe.products} studio products of the train split, "
-            f"{shop.recipe.views} views each",
-            "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
-            "seconds": {
-                name: logged_seconds(shop.work / name / "loss.csv")
-                for name in ("vae", "clip", "start", "truepose", "parser")
-            },
-            "schedules": {
-                "start": shop.recipe.truepose["start"],
-                **{
-                    name: getattr(shop.recipe, name)["schedule"]
-                    for name in ("vae", "clip", "truepose", "parser")
-                },
-            },
-            "objective": dict(shop.recipe.truepose["objective"]),
-            "torch": torch.__version__,
-        },
-    )
+    pipe.card = make_card(shop.recipe, _training_facts(shop))
     pipe.save_pretrained(shop.model)
     write_model_page(shop.model, pipe.card)
+
+
+def _training_facts(shop: Workshop) -> dict[str, object]:
+    """Return what the card says of the training; of the model to start from, what its card says."""
+    recipe = shop.recipe
+    spared = TAKEN_OVER if shop.start is not None else ()
+    trained = [name for name in STAGES if name not in (*spared, "assemble")]
+    schedules = {"start": recipe.truepose["start"]} | {
+        name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
+    }
+    facts: dict[str, object] = {
+        "data": f"{recipe.products} studio products of the train split, {recipe.views} views each",
+        "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
+        "seconds": {name: logged_seconds(shop.work / name / "loss.csv") for name in trained},
+        "schedules": {name: schedules[name] for name in trained},
+        "objective": dict(recipe.truepose["objective"]),
+        "torch": torch.__version__,
+    }
+    if shop.start is not None:
+        card = read_card(shop.start)
+        facts["from"] = {"name": card.name, **card.training}
+    return facts
+
+
+def take_over(shop: Workshop, start: Path) -> None:
+    """Copy the eyes of the model to start from: what their stages would make is there.
+
+    Raises:
+        UsageError: If that model has another canvas or draws poses otherwise than the recipe.
+    """
+    card, recipe = read_card(start), shop.recipe
+    theirs = (card.height, card.width, card.pose_style)
+    wanted = (recipe.height, recipe.width, recipe.truepose["pose_style"])
+    if theirs != wanted:
+        raise UsageError(
+            f"--model {start} has canvas and poses {theirs}, recipe {recipe.name} needs {wanted}"
+        )
+    for name in TAKEN_OVER:
+        if name not in shop.times:
+            if name != "start":
+                shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
+            shop.note_time(name, 0.0)
 
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
@@ -248,8 +291,12 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "parser": run_parser,
     }
     shop.work.mkdir(parents=True, exist_ok=True)
-    facts = {"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}
+    facts: dict[str, object] = {"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}
+    if shop.start is not None:
+        facts["model"] = dict(read_card(shop.start).weights)
     check_begun(shop.work / "recipe.json", facts, shop.folder)
+    if shop.start is not None:
+        take_over(shop, shop.start)
     for stage in stages:
         missing = [name for name in NEEDS[stage] if name not in shop.times]
         if missing:

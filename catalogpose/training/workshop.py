@@ -28,6 +28,9 @@ class Workshop:
     """`work/` holds pictures, checkpoints, losses and sheets; `model/` is the result."""
     device: str
     """Where nets are trained."""
+    start: Path | None = None
+    """Folder of a model of the same recipe whose TruePose is trained on, with the eyes it has;
+    None: every part is trained from nothing."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     progress: Progress | None = None

@@ -25,6 +25,11 @@ class SourceLayer:
     size: tuple[int, int]
     """Height and width of the layer in tokens; N is their product."""
 
+    def taken(self, rows: Tensor) -> SourceLayer:
+        """Return these rows of the batch, int64 (B',), one of them as often as it is named."""
+        parts = {name: getattr(self, name)[rows] for name in ("hidden", "query", "key", "value")}
+        return replace(self, **parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerConditions:

@@ -94,7 +94,8 @@ def draw_pose(joints: Tensor, height: int, width: int, style: str = "rgb") -> Te
 class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
     """Four convolutions from a pose picture to features at the latent's size.
 
-    Three halve the picture; the last starts at zero, so training starts from the plain UNet.
+    The first three halve the picture as often as the VAE does, three times for Stable Diffusion's;
+    the last starts at zero, so training starts from the plain UNet.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]  # diffusers is untyped
@@ -103,13 +104,21 @@ class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         in_channels: int = 3,
         widths: tuple[int, int, int] = (16, 32, 96),
         out_channels: int = 320,
+        strides: tuple[int, int, int] = (2, 2, 2),
     ) -> None:
-        """Build them from the pose style's channels to the UNet's first layer."""
+        """Build them from the pose style's channels to the UNet's first layer.
+
+        Args:
+            in_channels: Of the pose style, see `STYLE_CHANNELS`.
+            widths: Channels behind each of the first three.
+            out_channels: Of the UNet's first layer.
+            strides: 1 or 2 each; their product is the pixels of a latent's side.
+        """
         super().__init__()
         channels = (in_channels, *widths)
         self.stages = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
-            for before, after in pairwise(channels)
+            nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1)
+            for (before, after), stride in zip(pairwise(channels), strides, strict=True)
         )
         self.out = nn.Conv2d(widths[-1], out_channels, kernel_size=3, padding=1)
         nn.init.zeros_(self.out.weight)
@@ -118,8 +127,8 @@ class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         nn.init.zeros_(self.out.bias)
 
     def forward(self, pose: Tensor) -> Tensor:
-        """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, ceil(H / 8),
-        ceil(W / 8)).
+        """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, h, w), whose
+        sides are halved as often as `strides` says, rounded up.
         """
         hidden = pose
         for stage in self.stages:

@@ -115,7 +115,7 @@ def test_finished_arms_become_a_table(bench: ablation.Bench) -> None:
     ablation.measure_bounds(bench)
     other_data = dataclasses.replace(bench, facts={"products": 3})
     assert not ablation.is_finished(other_data, "concat", 0)
-    arms = {**bench.plan.arms, "concat": ablation.Arm(fusion="concat", objective={"noises": 1})}
+    arms = {**bench.plan.arms, "concat": ablation.Arm(fusion="concat", objective={"noises": 2})}
     other_arm = dataclasses.replace(bench.plan, arms=arms)
     assert not ablation.is_finished(dataclasses.replace(bench, plan=other_arm), "concat", 0)
     results = ablation.read_results(bench.results)

@@ -340,6 +340,20 @@ def test_every_epoch_meets_every_sample_once() -> None:
     assert not np.array_equal(visited(0, 10, 10, seed=4), whole[:10])
 
 
+def test_neighbours_stay_together() -> None:
+    """Groups of neighbours are met one after the other, every sample still once an epoch."""
+    whole = visited(0, 30, 10, seed=3, together=4)
+    assert [sorted(whole[i : i + 10]) for i in (0, 10, 20)] == [list(range(10))] * 3
+    first = whole[:10].tolist()
+    for group in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9]):
+        place = first.index(group[0])
+        assert first[place : place + len(group)] == group
+    parts = [visited(start, 3, 10, seed=3, together=4) for start in range(0, 30, 3)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    with pytest.raises(UsageError, match="together must be 1 or more"):
+        Schedule(steps=1, batch=1, learning_rate=1.0, together=0)
+
+
 def test_epochs_become_steps() -> None:
     """Steps cover the epochs; a schedule says one of both, and its batch splits evenly."""
     schedule = Schedule(epochs=50, batch=12, learning_rate=1e-5)

@@ -33,7 +33,8 @@ def make_batch() -> PairBatch:
     v, u = torch.meshgrid(torch.arange(8) * 32, torch.arange(6) * 42, indexing="ij")
     surface = torch.stack([torch.ones_like(u), v, u], dim=-1).to(torch.uint8)
     return PairBatch(
-        source=latents,
+        sources=latents,
+        source_of=torch.arange(2),
         target=latents,
         labels=labels,
         target_labels=labels,
@@ -55,8 +56,11 @@ class Nets:
         self.keep = torch.zeros(0)
         self.watched: list[bool] = []
 
-    def __call__(self, source: Tensor, *rest: Any, watch: bool) -> tuple[Tensor, Any, Any]:
+    def __call__(
+        self, sources: Tensor, source_of: Tensor, *rest: Any, watch: bool
+    ) -> tuple[Tensor, Any, Any]:
         """Return prediction, queries and keys, as TruePoseNets does."""
+        source = sources[source_of]
         noisy, timestep, self.keep = rest[4], rest[5], rest[-1]
         clean = source.repeat(len(noisy) // len(source), 1, 1, 1)
         alphas = DDIMScheduler().alphas_cumprod[timestep][:, None, None, None]

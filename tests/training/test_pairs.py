@@ -43,7 +43,7 @@ def test_pairs_come_back_from_disk_and_batches_take_each_side(
     assert isinstance(pairs.latents, np.memmap)
     source, target = pairs.pairs[7]
     batch = pairs.take([7, 0])
-    of_source = (batch.source, batch.labels, batch.embeddings)
+    of_source = (batch.sources[batch.source_of], batch.labels, batch.embeddings)
     of_target = (batch.target, batch.target_labels, batch.joints)
     assert [float(tensor[0].float().mean()) for tensor in of_source] == [source] * 3
     assert [float(tensor[0].float().mean()) for tensor in of_target] == [target] * 3
@@ -53,3 +53,13 @@ def test_pairs_come_back_from_disk_and_batches_take_each_side(
     if batch.source_surface is not None and batch.target_surface is not None:
         assert int(batch.source_surface[0].max()) == source
         assert int(batch.target_surface[0].max()) == target
+
+
+def test_a_source_of_several_pairs_is_there_once() -> None:
+    """A batch holds each distinct source's latent once and says which pair has which."""
+    pairs = make_pairs()
+    batch = pairs.take([7, 0, 6, 1, 7])
+    assert len(batch) == 5
+    assert batch.sources.shape == (2, 2, 4, 3)
+    found = batch.sources[batch.source_of].float().mean(dim=(1, 2, 3))
+    assert found.tolist() == pairs.pairs[[7, 0, 6, 1, 7], 0].tolist()

@@ -396,8 +396,8 @@ def test_checkpointing_changes_no_gradient(start) -> None:
             nets.unet.enable_gradient_checkpointing()
             nets.source_unet.enable_gradient_checkpointing()
         nets.train().zero_grad(set_to_none=True)
-        predicted = nets(latents, labels, everything, everything, embeddings, latents,
-                         torch.tensor([10, 700]), torch.ones(2, 3, 64, 48),
+        predicted = nets(latents, torch.arange(2), labels, everything, everything, embeddings,
+                         latents, torch.tensor([10, 700]), torch.ones(2, 3, 64, 48),
                          torch.tensor([True, True]))[0]  # fmt: skip
         predicted.square().mean().backward()
         found.append({name: weight.grad.clone() for name, weight in nets.named_parameters()})

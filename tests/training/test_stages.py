@@ -13,7 +13,7 @@ from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.training.recipes import load_recipe
-from catalogpose.truepose.model import read_card
+from catalogpose.truepose.model import BUNDLED, read_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 
@@ -59,6 +59,31 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     again: list[str] = []
     train_model(options, lambda name, done, total: again.append(name))
     assert not {"vae", "clip", "truepose", "parser"} & set(again)
+
+    # Another training goes on from that model: its eyes are taken over, its nets learn on.
+    from_model = dataclasses.replace(
+        options, out=tmp_path / "more", model=str(summary.model), seed=1
+    )
+    trained: list[str] = []
+    more = train_model(from_model, lambda name, done, total: trained.append(name))
+    assert not {"vae", "clip", "start", "parser"} & set(trained)
+    assert read_card(more.model).training["from"]["name"] == "tiny"
+    before, after = (read_card(model).weights for model in (summary.model, more.model))
+    kept = {name for name in before if name.split("/")[0] in ("vae", "clip", "parser")}
+    assert kept
+    assert all((before[name] == after[name]) == (name in kept) for name in before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_another_canvas_is_refused(tmp_path: Path) -> None:
+    """A recipe goes on from models of its own canvas and pose pictures alone."""
+    recipe = tmp_path / "tiny.json"
+    write_tiny_recipe(recipe)
+    options = TrainOptions(
+        recipe=str(recipe), out=tmp_path / "out", device="cpu", model=str(BUNDLED)
+    )
+    with pytest.raises(UsageError, match=r"has canvas and poses \(128, 88, .*needs \(64, 48"):
+        train_model(options)
 
 
 def test_an_unknown_stage_or_recipe_is_refused(tmp_path: Path) -> None:

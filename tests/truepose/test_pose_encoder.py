@@ -44,6 +44,15 @@ def test_features_have_the_latents_size(pixels, cells):
     assert encoder(torch.zeros(2, 3, *pixels)).shape == (2, 5, *cells)
 
 
+@pytest.mark.parametrize(
+    ("strides", "cells"), [((2, 2, 1), (32, 22)), ((2, 1, 1), (64, 44)), ((1, 1, 1), (128, 88))]
+)
+def test_strides_follow_the_vaes_factor(strides, cells):
+    """A VAE that halves a picture less often has finer latents, and features lie on their grid."""
+    encoder = PoseEncoder(in_channels=3, widths=(4, 4, 4), out_channels=5, strides=strides)
+    assert encoder(torch.zeros(1, 3, 128, 88)).shape == (1, 5, *cells)
+
+
 def test_it_is_four_convolutions_and_starts_at_zero():
     """As in the paper there are four convolutions, and a fresh one adds nothing to the latent."""
     encoder = PoseEncoder()
