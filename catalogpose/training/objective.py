@@ -134,34 +134,25 @@ def denoising_loss(
         `loss`, what is minimised; `with_c`, the plain squared error of the rows that kept C, where
         there are any; and `truth` and `flow`, unweighted, where the objective has them.
     """
-    times, rows = objective.noises, len(batch) * objective.noises
-    clean = batch.target.to(device).repeat(times, 1, 1, 1)
+    batch, times = batch.to(device), objective.noises
+    rows = len(batch) * times
+    clean = batch.target.repeat(times, 1, 1, 1)
     noise = torch.randn(clean.shape, generator=generator).to(device)
     total = scheduler.config.num_train_timesteps
     timestep = draw_timesteps(objective, rows, total, generator).to(device)
     kept = torch.rand(rows, generator=generator) >= objective.condition_dropout
     keep = kept.to(device)
     height, width = batch.labels.shape[1:]
-    predicted, seen, layers = nets(
-        batch.sources.to(device),
-        batch.source_of.to(device),
-        batch.labels.to(device),
-        batch.shown.to(device),
-        batch.known.to(device),
-        batch.embeddings.to(device),
-        scheduler.add_noise(clean, noise, timestep),
-        timestep,
-        draw_pose(batch.joints.to(device), height, width, pose_style),
-        keep,
-        watch=objective.watches,
-    )
+    pose = draw_pose(batch.joints, height, width, pose_style)
+    noisy = scheduler.add_noise(clean, noise, timestep)
+    predicted, seen, layers = nets(batch, noisy, timestep, pose, keep, watch=objective.watches)
     seen = [(index, query) for index, query in seen if query.shape[2] <= WATCHED_TOKENS]
     error = (predicted.float() - prediction_target(scheduler, clean, noise, timestep)).square()
     # `kept` is on the CPU: a GPU would be waited for.
     losses = {"with_c": error[keep].mean().detach()} if bool(kept.any()) else {}
     if objective.person_weight:
-        labels = batch.target_labels.to(device)
-        weights = latent_weights(labels, tuple(error.shape[2:]), objective.person_weight)
+        size = tuple(error.shape[2:])
+        weights = latent_weights(batch.target_labels, size, objective.person_weight)
         error = error * weights.repeat(times, 1, 1, 1)
     loss = error.mean()
     if objective.truth_weight:
@@ -208,7 +199,7 @@ def _truth_loss(
         raise UsageError("objective: truth_weight needs studio pictures; photos have no surfaces")
     times = len(keep) // len(batch)
     sizes = layer_sizes(layers, _size_of(batch))
-    surfaces = batch.source_surface.to(keep.device), batch.target_surface.to(keep.device)
+    surfaces = batch.source_surface, batch.target_surface
     watched = {sizes[index] for index, _ in seen}
     truths = {size: true_attention(*surfaces, size, tolerance=TOLERANCE) for size in watched}
     losses = []
@@ -233,11 +224,11 @@ def _flow_loss(
     for index, query in seen:
         size = sizes[index]
         source, target = (
-            F.adaptive_avg_pool2d(latent.to(keep.device), size).flatten(2).transpose(1, 2)
+            F.adaptive_avg_pool2d(latent, size).flatten(2).transpose(1, 2)
             for latent in (batch.sources[batch.source_of], batch.target)
         )
         person = F.adaptive_avg_pool2d((batch.target_labels > 0).float()[:, None], size)
-        counts = person.flatten(1).to(keep.device).repeat(times, 1) * keep[:, None]
+        counts = person.flatten(1).repeat(times, 1) * keep[:, None]
         carried = _attention(query, layers[index].key) @ source.repeat(times, 1, 1)
         error = (carried - target.repeat(times, 1, 1)).square().mean(dim=-1)
         losses.append((error * counts).sum() / counts.sum().clamp(min=1))

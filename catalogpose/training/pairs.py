@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
-    """B pairs of S sources as CPU tensors."""
+    """B pairs of S sources as tensors, on the CPU until they are sent elsewhere."""
 
     sources: Tensor
     """Latents of the sources, each once, float32 (S, c, h, w)."""
@@ -42,6 +42,11 @@ class PairBatch:
     def __len__(self) -> int:
         """Return the number of pairs, B."""
         return len(self.target)
+
+    def to(self, device: str | torch.device) -> PairBatch:
+        """Return the batch on a device."""
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

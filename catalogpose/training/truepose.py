@@ -20,7 +20,7 @@ from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.training.loop import LossOf, Progress, Schedule, fit
 from catalogpose.training.objective import Objective, denoising_loss
-from catalogpose.training.pairs import Pairs, open_pairs, pairs_of_views, write_pairs
+from catalogpose.training.pairs import PairBatch, Pairs, open_pairs, pairs_of_views, write_pairs
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.schedule import place_of, visited
 from catalogpose.truepose.blocks import FUSIONS, SourceBlock
@@ -143,25 +143,19 @@ class TruePoseNets(nn.Module):
 
     def forward(
         self,
-        sources: Tensor,
-        source_of: Tensor,
-        labels: Tensor,
-        shown: Tensor,
-        known: Tensor,
-        embeddings: Tensor,
+        batch: PairBatch,
         noisy: Tensor,
         timestep: Tensor,
         pose: Tensor,
         keep: Tensor,
         watch: bool = False,
     ) -> tuple[Tensor, Sequence[tuple[int, Tensor]], Sequence[LayerConditions]]:
-        """Predict for noisy target latents (m * B, c, h, w), m noises a pair, set after set.
+        """Predict for noisy latents (m * B, c, h, w) of a batch's B targets, m noises a pair, set
+        after set.
 
-        SourceNet looks at each of S sources once, C is computed once a pair and dropped where
-        `keep` (m * B,) is False. The other arguments: source latents (S, c, h, w) and which of them
-        a pair has, int64 (B,); the source's map (B, H, W), the labels that the pose shows and those
-        with an embedding, both bool (B, L), embeddings (B, L, D), timesteps (m * B,), pose pictures
-        (B, C, H, W), and whether HPFA's queries are wanted.
+        SourceNet looks at each source once; C is computed once a pair and dropped where `keep`
+        (m * B,) is False. The other arguments: timesteps (m * B,), pose pictures (B, C, H, W), and
+        whether HPFA's queries are wanted.
 
         Returns:
             The prediction; the queries with their block's index, none unless `watch`; and each
@@ -169,16 +163,17 @@ class TruePoseNets(nn.Module):
         """
         # Weights in bfloat16 take no float32 input; for float32 weights nothing happens here.
         dtype = self.unet.dtype
-        sources, noisy, pose = sources.to(dtype), noisy.to(dtype), pose.to(dtype)
-        layers = [layer.taken(source_of) for layer in self.source_unet(sources)]
-        known_here = known.gather(1, labels.flatten(1)).view_as(labels)
+        sources, noisy, pose = batch.sources.to(dtype), noisy.to(dtype), pose.to(dtype)
+        layers = [layer.taken(batch.source_of) for layer in self.source_unet(sources)]
+        labels = batch.labels
+        known = batch.known.gather(1, labels.flatten(1)).view_as(labels)
         count = self.unet.config.region_count
-        chosen = choose_regions(layers, labels * known_here, len(LABELS), count)
-        mask = shown.gather(1, labels.flatten(1)).view_as(labels)
+        chosen = choose_regions(layers, labels * known, len(LABELS), count)
+        mask = batch.shown.gather(1, labels.flatten(1)).view_as(labels)
         # A pose that shows no region of the source sees the whole person, as in the pipeline.
         mask = mask | (~mask.flatten(1).any(dim=1)[:, None, None] & (labels > 0))
-        conditions = self.unet.condition(layers, mask, embeddings, chosen)
-        times = len(noisy) // len(source_of)
+        conditions = self.unet.condition(layers, mask, batch.embeddings, chosen)
+        times = len(noisy) // len(batch)
         features = self.pose_encoder(pose).repeat(times, 1, 1, 1)
         seen: list[tuple[int, Tensor]] = []
         shared = conditions.repeated(times).dropped(keep).watched(seen if watch else None)

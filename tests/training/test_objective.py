@@ -57,11 +57,16 @@ class Nets:
         self.watched: list[bool] = []
 
     def __call__(
-        self, sources: Tensor, source_of: Tensor, *rest: Any, watch: bool
+        self,
+        batch: PairBatch,
+        noisy: Tensor,
+        timestep: Tensor,
+        pose: Tensor,
+        keep: Tensor,
+        watch: bool,
     ) -> tuple[Tensor, Any, Any]:
         """Return prediction, queries and keys, as TruePoseNets does."""
-        source = sources[source_of]
-        noisy, timestep, self.keep = rest[4], rest[5], rest[-1]
+        source, self.keep = batch.sources[batch.source_of], keep
         clean = source.repeat(len(noisy) // len(source), 1, 1, 1)
         alphas = DDIMScheduler().alphas_cumprod[timestep][:, None, None, None]
         noise = (noisy - alphas.sqrt() * clean) / (1 - alphas).sqrt()

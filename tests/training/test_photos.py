@@ -19,7 +19,7 @@ from catalogpose.config import TrainOptions
 from catalogpose.errors import CatalogposeError, EnvironmentFault, ManifestError, UsageError
 from catalogpose.training.compiling import compile_parts
 from catalogpose.training.origin import identify_start, read_origin
-from catalogpose.training.pairs import open_pairs
+from catalogpose.training.pairs import PairBatch, open_pairs
 from catalogpose.training.photo_pairs import pick_evenly, plan_pictures
 from catalogpose.training.photos import TRIED_ROWS
 from catalogpose.training.recipes import FOLDER
@@ -389,15 +389,26 @@ def test_checkpointing_changes_no_gradient(start) -> None:
     latents = torch.randn(2, 4, 8, 6, generator=draw)
     labels = torch.randint(28, (2, 64, 48), generator=draw)
     everything = torch.ones(2, 28, dtype=torch.bool)
-    embeddings = torch.randn(2, 28, 12, generator=draw)
+    batch = PairBatch(
+        sources=latents,
+        source_of=torch.arange(2),
+        target=latents,
+        labels=labels,
+        target_labels=labels,
+        known=everything,
+        embeddings=torch.randn(2, 28, 12, generator=draw),
+        shown=everything,
+        joints=torch.zeros(2, 18, 3),
+        source_surface=None,
+        target_surface=None,
+    )
     found = []
     for again in (False, True):
         if again:
             nets.unet.enable_gradient_checkpointing()
             nets.source_unet.enable_gradient_checkpointing()
         nets.train().zero_grad(set_to_none=True)
-        predicted = nets(latents, torch.arange(2), labels, everything, everything, embeddings,
-                         latents, torch.tensor([10, 700]), torch.ones(2, 3, 64, 48),
+        predicted = nets(batch, latents, torch.tensor([10, 700]), torch.ones(2, 3, 64, 48),
                          torch.tensor([True, True]))[0]  # fmt: skip
         predicted.square().mean().backward()
         found.append({name: weight.grad.clone() for name, weight in nets.named_parameters()})
