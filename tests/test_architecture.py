@@ -11,7 +11,7 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("run", "training"),
-    ("truepose", "quality", "studio"),
+    ("truepose", "humandiffusion", "quality", "studio"),
     ("perception", "catalog"),
     ("records", "config", "errors", "pixels"),
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from catalogpose import __version__
-from catalogpose.cli import importing, models
+from catalogpose.cli import importing, models, remembering
 from catalogpose.cli.making import studio, train
 from catalogpose.cli.running import generate, parse, report
 from catalogpose.cli.words import EXIT_CODES
@@ -57,3 +57,4 @@ for command in (parse, generate, report, studio, train):
     app.command(epilog=EXIT_CODES)(command)
 app.add_typer(models.app, name="model")
 app.add_typer(importing.app, name="import")
+app.add_typer(remembering.app, name="memory")

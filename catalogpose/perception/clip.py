@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from catalogpose.perception.weights import describe_folder
 CONFIG_NAME = "open_clip_config.json"
 CROP_CHUNK = 256
 """Rectangles embedded at once."""
+
+TEXT_CHUNK = 256
+"""Texts embedded at once."""
 
 
 def clip_settings(folder: Path) -> Mapping[str, object]:
@@ -51,6 +54,8 @@ class Clip:
     """Their standard deviation."""
     width: int
     """D, the width of an embedding."""
+    tokenizer: Any = None
+    """Turns texts into what the model's text tower takes; None where only pictures are embedded."""
 
     @classmethod
     def load(cls, name: str | Path, device: str = "cpu") -> Clip:
@@ -66,7 +71,22 @@ class Clip:
         except (OSError, RuntimeError, ValueError) as error:
             reason = first_line(error)
             raise UsageError(f"no CLIP could be loaded from {name}: {reason}") from None
-        return wrap_clip(model.eval())
+        return replace(wrap_clip(model.eval()), tokenizer=open_clip.get_tokenizer(source))
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts, each of unit length, float32 (len(texts), D); long ones are cut off."""
+        device = next(self.model.parameters()).device
+        parts = [
+            self.model.encode_text(
+                self.tokenizer(list(texts[first : first + TEXT_CHUNK])).to(device), normalize=True
+            )
+            for first in range(0, len(texts), TEXT_CHUNK)
+        ]
+        if not parts:
+            return np.zeros((0, self.width), dtype=np.float32)
+        embeddings: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
+        return embeddings
 
     @torch.no_grad()
     def embed(

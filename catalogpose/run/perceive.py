@@ -111,6 +111,16 @@ class Perception:
         self.recalled += known
         return known
 
+    def recall_regions(
+        self, sha256: str, parsing: Path | None, label_set: str | None
+    ) -> ClipRecord | None:
+        """Return what the caches hold of a photo's regions; None where `look` is needed."""
+        if not self.recall(sha256, parsing, label_set):
+            return None
+        key = self._clip_key(sha256, parsing, label_set)
+        record = self._clips(ready=parsing is not None).get(key)
+        return record if isinstance(record, ClipRecord) else None
+
     def flush(self) -> None:
         """Write to disk what is still in memory only; `EnvironmentFault` where that fails."""
         if "_maps" in self.__dict__:
@@ -237,6 +247,20 @@ class Perception:
         from catalogpose.perception.clip import Clip
 
         return Clip.load(self._clip_folder, _torch_device(self._device))
+
+
+def clip_fingerprint(model_folder: Path) -> str:
+    """Return the hash of all that decides the embeddings of a model folder's CLIP, loading none."""
+    from catalogpose.perception.clip import clip_settings
+
+    return sha256_json(clip_settings(model_folder / "clip"))
+
+
+def load_clip(model_folder: Path, device: str) -> Clip:
+    """Load a model folder's CLIP on a device, torch's name of one or `auto`."""
+    from catalogpose.perception.clip import Clip
+
+    return Clip.load(model_folder / "clip", _torch_device(device))
 
 
 def _failure(error: RowError) -> FailureRecord:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from catalogpose.catalog.sheets import write_sheet
 from catalogpose.training.held_out import hold_out_pairs, paint
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures
-from catalogpose.training.sheets import write_sheet
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 

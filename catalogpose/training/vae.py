@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.catalog.sheets import write_sheet
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.loop import Progress, Schedule, fit
-from catalogpose.training.sheets import write_sheet
 from catalogpose.training.start import open_path
 
 KL_WEIGHT = 1e-4

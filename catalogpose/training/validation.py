@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogpose.catalog.labels import to_common
+from catalogpose.catalog.sheets import write_sheet
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.pairs import METRICS
 from catalogpose.training.held_out import HeldOut, hold_out_pairs, paint, score
 from catalogpose.training.prepare import PhotoPairs
-from catalogpose.training.sheets import write_sheet
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 AT_ONCE = 4

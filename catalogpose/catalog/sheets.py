@@ -1,4 +1,4 @@
-"""Preview sheets: rows of pictures in one PNG."""
+"""Sheets: rows of pictures in one PNG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def write_sheet(path: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
@@ -20,3 +20,10 @@ def write_sheet(path: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
             sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = picture
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet).save(path)
+
+
+def fit_on(size: tuple[int, int], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) whole and centred on white of this height and width."""
+    height, width = size
+    fitted = ImageOps.pad(Image.fromarray(picture), (width, height), color="white")
+    return np.asarray(fitted, dtype=np.uint8)

@@ -1,0 +1,86 @@
+"""The words that phrases are found by: a readable file, its plurals, and plain texts made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from catalogpose.records import LABELS
+
+LEXICON = Path(__file__).with_name("lexicon.json")
+
+MEANS: Mapping[str, tuple[str, ...]] = {
+    "shoe": ("left-shoe", "right-shoe", "shoe"),
+    "skin": ("skin", "torso-skin", "left-arm", "right-arm", "arm", "left-leg", "right-leg", "leg"),
+}
+"""What a phrase's label stands for where that is more than the label itself."""
+
+PHRASE_LABEL: Mapping[str, str] = {name: name for name in LABELS} | {
+    side: label for label, sides in MEANS.items() for side in sides
+}
+"""The label of phrases that speak of a map's label."""
+
+USUAL_NOUNS = 6
+"""Nouns of a label that `usual_texts` uses."""
+
+Link = Literal["joins", "adds", "opens", "stops"]
+"""How a segment hangs on what comes before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """The words of `lexicon.json`, plurals included, ready to be looked up."""
+
+    nouns: Mapping[tuple[str, ...], tuple[str, ...]]
+    parts: frozenset[str]
+    modifiers: frozenset[str]
+    links: Mapping[str, Link]
+    places: frozenset[str]
+    negations: frozenset[str]
+    determiners: frozenset[str]
+    elsewhere: frozenset[str]
+
+
+def _plurals(word: str) -> tuple[str, ...]:
+    """Return a noun and its plural."""
+    return (word, f"{word}es" if word.endswith(("s", "sh", "ch", "x")) else f"{word}s")
+
+
+@cache
+def load_lexicon() -> Lexicon:
+    """Read the shipped lexicon."""
+    data = json.loads(LEXICON.read_text(encoding="utf-8"))
+    nouns = {
+        tuple(form.split()): tuple(labels.split("+"))
+        for labels, words in data["nouns"].items()
+        for word in words
+        for form in _plurals(word)
+    }
+    assert {label for labels in nouns.values() for label in labels} <= set(LABELS)
+    return Lexicon(
+        nouns=nouns,
+        parts=frozenset(form for word in data["parts"] for form in _plurals(word)),
+        modifiers=frozenset(data["modifiers"]),
+        links={word: kind for kind, words in data["links"].items() for word in words},
+        places=frozenset(data["places"]),
+        negations=frozenset(data["negations"]),
+        determiners=frozenset(data["determiners"]),
+        elsewhere=frozenset(data["elsewhere"]),
+    )
+
+
+def garment_nouns() -> dict[str, tuple[str, ...]]:
+    """Return the lexicon's nouns of each single label, in the singular."""
+    data = json.loads(LEXICON.read_text(encoding="utf-8"))["nouns"]
+    return {label: tuple(words) for label, words in data.items() if "+" not in label}
+
+
+def usual_texts(label: str) -> tuple[str, ...]:
+    """Return plain texts of a phrase's label, its first nouns in basic colours: `a red skirt`."""
+    colours = json.loads(LEXICON.read_text(encoding="utf-8"))["basic_colours"]
+    nouns = garment_nouns().get(label, (label,))[:USUAL_NOUNS]
+    return tuple(f"a {colour} {noun}" for noun in nouns for colour in colours)

@@ -1,0 +1,222 @@
+"""Stylized memory retrieval, in the manner of HumanDiffusion: what a phrase says, refined by the
+cloth of a catalogue.
+
+Numpy alone: vectors in, vectors out. D is the width of a CLIP's embeddings, N the memory's regions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogpose.catalog.region_table import RegionTable
+from catalogpose.records import LABEL_ID
+
+NEIGHBOURS = 8
+"""k: regions that a phrase retrieves."""
+
+TEMPERATURE = 0.02
+"""Of the softmax that blends what was retrieved by its similarity."""
+
+GATE_SLOPE = 2.0
+"""How fast the gate opens as the best region comes nearer, per standard deviation of what is usual
+for the label."""
+
+NEAR_COPY = 0.98
+"""Cosine from which two regions of one product and label count as the same."""
+
+SMALLEST = 0.005
+"""Smallest share of its picture that a remembered region covers."""
+
+CHUNK = 1 << 26
+"""Similarities in memory at once, queries times regions; 256 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextStatistics:
+    """What the texts of one label are like beside its regions, measured when a memory is built."""
+
+    image_mean: NDArray[np.float32]
+    """(D,): mean of the label's regions."""
+    text_mean: NDArray[np.float32]
+    """(D,): mean of the texts that the lexicon makes of the label."""
+    near_mean: float
+    """Mean, over these texts, of the cosine to the nearest region."""
+    near_std: float
+    """Its standard deviation, above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The regions of a catalogue, garments by default, and how texts lie beside them."""
+
+    regions: RegionTable
+    """The N regions."""
+    texts: Mapping[int, TextStatistics]
+    """By label id, for each label that has regions."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.regions)
+
+    def rows_of(self, label: str) -> slice:
+        """Return the rows of a phrase's label; an empty slice where there are none."""
+        first, end = np.searchsorted(self.regions.labels, [LABEL_ID[label], LABEL_ID[label] + 1])
+        return slice(int(first), int(end))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """What a phrase found, from the nearest region down."""
+
+    rows: NDArray[np.int64]
+    """(k',) rows of the memory, k' at most `NEIGHBOURS`."""
+    similarities: NDArray[np.float32]
+    """(k',) cosines."""
+    gate: float
+    """How far the regions replace the text, 0..1; 0 where nothing was found."""
+    vector: NDArray[np.float32]
+    """(D,), unit length: the refined feature."""
+
+
+def drop_near_copies(vectors: NDArray[np.float32], groups: Sequence[object]) -> NDArray[np.int64]:
+    """Return the rows to keep, ascending: of rows of one group that nearly agree, the first.
+
+    Args:
+        vectors: (N, D), unit length.
+        groups: (N) what has to agree for two rows to be compared, such as product and label.
+    """
+    members: dict[object, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    kept: list[int] = []
+    for rows in members.values():
+        chosen: list[int] = []
+        for row in rows:
+            if not chosen or float((vectors[chosen] @ vectors[row]).max()) <= NEAR_COPY:
+                chosen.append(row)
+        kept.extend(chosen)
+    return np.sort(np.array(kept, dtype=np.int64))
+
+
+def measure_texts(regions: NDArray[np.float32], texts: NDArray[np.float32]) -> TextStatistics:
+    """Measure how texts of one label lie beside its regions.
+
+    CLIP puts texts and pictures into two separate cones, so a text is brought over by the
+    difference of the means; and raw cosines of two labels cannot be compared, so nearness is
+    counted in standard deviations of what is usual for the label.
+
+    Args:
+        regions: (n, D), unit length, at least one.
+        texts: (m, D), unit length, at least two.
+    """
+    nearest = np.concatenate(
+        [(part @ regions.T).max(axis=1) for part in np.array_split(texts, max(1, len(texts) // 64))]
+    )
+    return TextStatistics(
+        image_mean=regions.mean(axis=0),
+        text_mean=texts.mean(axis=0),
+        near_mean=float(nearest.mean()),
+        near_std=max(float(nearest.std()), 1e-4),
+    )
+
+
+def search(
+    memory: Memory,
+    queries: NDArray[np.float32],
+    labels: Sequence[str],
+    *,
+    count: int = NEIGHBOURS,
+    without_products: Collection[str] = (),
+    without_pictures: Collection[str] = (),
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Find the nearest regions of each query's label, exactly.
+
+    Args:
+        memory: Where to look.
+        queries: (Q, D), unit length.
+        labels: (Q) labels of phrases.
+        count: k, 1 or more.
+        without_products: Whose regions do not count: the product that is to be painted would be its
+            own answer.
+        without_pictures: Hashes of pictures that do not count.
+
+    Returns:
+        For each query its rows and cosines, nearest first, ties by row; fewer than k where the
+        memory has fewer.
+    """
+    found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = [
+        (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    ] * len(labels)
+    for label in dict.fromkeys(labels):
+        here = memory.rows_of(label)
+        rows, vectors = np.arange(here.start, here.stop), memory.regions.vectors[here]
+        if without_products or without_pictures:
+            allowed = [
+                memory.regions.products[row] not in without_products
+                and memory.regions.pictures[row] not in without_pictures
+                for row in rows
+            ]
+            rows, vectors = rows[allowed], vectors[allowed]
+        asked = np.array([place for place, name in enumerate(labels) if name == label])
+        for part in np.array_split(asked, -(-len(asked) * len(rows) // CHUNK) or 1):
+            for place, cosines in zip(part, queries[part] @ vectors.T, strict=True):
+                best = _largest(cosines, count)
+                found[place] = (rows[best], cosines[best])
+    return found
+
+
+def _largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the places of the `count` largest values, largest first, ties by place."""
+    if len(values) > count:
+        least = np.partition(values, -count)[-count]
+        places = np.flatnonzero(values >= least)
+    else:
+        places = np.arange(len(values))
+    return places[np.argsort(-values[places], kind="stable")][:count]
+
+
+def refine(
+    memory: Memory,
+    query: NDArray[np.float32],
+    label: str,
+    rows: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+) -> Retrieved:
+    """Blend what a phrase found, and gate it back to the text where nothing is near (SMR).
+
+    f = norm((1 - g) norm(q + mean of regions - mean of texts) + g v), v the regions blended by the
+    softmax of their cosines over `TEMPERATURE`, g the logistic of `GATE_SLOPE` times the nearest
+    cosine's distance from what is usual for the label. Where the label has no region at all, f = q.
+
+    Args:
+        memory: Where `rows` lie.
+        query: q, (D,), unit length: the phrase's text embedding.
+        label: The phrase's.
+        rows: (k',), from `search`.
+        similarities: (k',), their cosines, nearest first.
+    """
+    usual = memory.texts.get(LABEL_ID[label])
+    text = query if usual is None else _unit(query + usual.image_mean - usual.text_mean)
+    if usual is None or not len(rows):
+        return Retrieved(rows=rows, similarities=similarities, gate=0.0, vector=text)
+    weights = np.exp((similarities - similarities[0]) / TEMPERATURE)
+    blend = _unit((weights / weights.sum()) @ memory.regions.vectors[rows])
+    distance = (float(similarities[0]) - usual.near_mean) / usual.near_std
+    gate = 0.5 + 0.5 * math.tanh(GATE_SLOPE * distance / 2)  # the logistic, without overflow
+    return Retrieved(
+        rows=rows,
+        similarities=similarities,
+        gate=gate,
+        vector=_unit((1 - gate) * text + gate * blend),
+    )
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a vector at unit length; zeros stay."""
+    length = float(np.linalg.norm(vector))
+    return np.asarray(vector / length if length else vector, dtype=np.float32)
