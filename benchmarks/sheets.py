@@ -26,11 +26,14 @@ def studio_sheet(products: int, views: int) -> Image.Image:
     return Image.fromarray(np.vstack(rows))
 
 
-def run_sheet(run: Path, count: int) -> Image.Image:
-    """Return sources, outputs and targets of a run's first done rows, one under the other."""
+def run_sheet(run: Path, count: int, across: int) -> Image.Image:
+    """Return sources, outputs and targets of a run's first done rows, one under the other, so many
+    rows side by side; `count` is a multiple of `across`.
+    """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
     lines = [
-        np.hstack([np.asarray(Image.open(run / path).convert("RGB")) for path in rows[column]])
+        np.hstack([np.asarray(Image.open(run / path).convert("RGB")) for path in part[column]])
+        for part in (rows.iloc[first : first + across] for first in range(0, count, across))
         for column in ("source", "output", "target")
     ]
     return Image.fromarray(np.vstack(lines))
@@ -42,11 +45,14 @@ def main() -> None:
     arguments.add_argument("kind", choices=["studio", "run"])
     arguments.add_argument("paths", nargs="+", type=Path)
     arguments.add_argument("--rows", type=int, default=12)
+    arguments.add_argument("--across", type=int, default=None, help="rows side by side; all")
     options = arguments.parse_args()
     if options.kind == "studio":
         studio_sheet(5, 8).save(options.paths[-1], quality=88)
     else:
-        run_sheet(options.paths[0], options.rows).save(options.paths[-1])
+        run_sheet(options.paths[0], options.rows, options.across or options.rows).save(
+            options.paths[-1]
+        )
 
 
 if __name__ == "__main__":
