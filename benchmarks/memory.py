@@ -5,8 +5,8 @@
 Speed: random regions of one label, as many as asked for, on this machine's cores. Finding: studio
 products with true maps, the bundled model's CLIP, phrases of products that are not in the memory;
 the share of the found regions whose own caption has the colour, and the pattern, that was asked
-for, beside regions of the label drawn at random; and the gate of phrases whose colour, pattern and
-noun together some region has against those that none has.
+for, beside regions of the label drawn at random; and the gate of phrases whose label, first colour
+and pattern together some region has against those that none has.
 """
 
 from __future__ import annotations

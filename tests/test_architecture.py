@@ -197,7 +197,7 @@ def test_a_planted_import_is_caught(path: str, line: str) -> None:
         ("run/ledger.py", "import pyarrow.parquet as pq"),
         ("run/plan.py", "from . import ledger"),
         ("run/plan.py", "from ..catalog import files"),
-        ("config.py", "from catalogpose.errors import UsageError"),
+        ("config/running.py", "from catalogpose.errors import UsageError"),
         ("catalog/provenance.py", "from catalogpose import __version__"),
         ("perception/clip.py", "import open_clip, torch"),
     ],

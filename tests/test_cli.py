@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from catalogpose import __version__, cli, config
-from catalogpose.cli import models
+from catalogpose.cli import models, remembering
 from catalogpose.cli.progress import show_progress
 from catalogpose.commands import generate as generate_command
 from catalogpose.errors import (
@@ -39,6 +39,11 @@ SUMMARY = GenerateSummary(
     seconds=1.5,
     retry="catalogpose generate",
 )
+
+MEMORY = {
+    "build": "BuildMemoryOptions", "query": "QueryMemoryOptions", "stats": "MemoryStatsOptions",
+}  # fmt: skip
+"""The commands of `catalogpose memory` and their options."""
 
 Call = Callable[..., tuple[object, str, str]]
 
@@ -114,16 +119,20 @@ def test_the_version_is_said(call: Call) -> None:
     [
         *((cli, name) for name in ("parse", "generate", "report", "studio", "train")),
         *((models, name) for name in ("inspect", "push")),
+        *((remembering, name) for name in MEMORY),
     ],
 )
 def test_defaults_equal_those_of_the_options(room: ModuleType, name: str) -> None:
     """Every field is an option of the same name with the same default, and nothing else is."""
-    fields = dataclasses.fields(getattr(config, f"{name.title()}Options"))
+    kind = f"{name.title()}Options" if room is not remembering else MEMORY[name]
+    fields = dataclasses.fields(getattr(config, kind))
     words = dict(inspect.signature(getattr(room, name)).parameters)
     assert words.pop("as_json").default is False
     expected = {
         field.name: inspect.Parameter.empty
         if field.default is dataclasses.MISSING
+        else field.default or None
+        if field.default == ()  # What may be repeated is None until it is given once.
         else field.default
         for field in fields
     }
@@ -262,6 +271,9 @@ def test_a_bug_keeps_its_traceback() -> None:
         (["parse", "--manifest", "m.csv", "--device", "tpu"], "--device"),
         (["train", "--out", "o", "--seed", "-1"], "--seed"),
         (["model", "push", "o", "no-owner"], "REPO_ID"),
+        (["memory", "build", "--manifest", "m.csv", "--out", "memory"], "--out"),
+        (["memory", "query", "a skirt", "--count", "0"], "--count"),
+        (["memory", "query", "a skirt", "--sheet", "found.jpg"], "--sheet"),
     ],
 )
 def test_a_wrong_option_is_named(call: Call, words: list[str], named: str) -> None:

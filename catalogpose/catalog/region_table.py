@@ -96,7 +96,9 @@ def read_region_table(path: Path) -> tuple[RegionTable, dict[str, Any]]:
         raise UsageError(f"no memory at {path}: {REMEDY}")
     try:
         found = pq.read_table(path, memory_map=False)
-        facts = json.loads((found.schema.metadata or {})[b"catalogpose"])
+        facts = json.loads((found.schema.metadata or {}).get(b"catalogpose", b"{}"))
+        if "schema" not in facts:
+            raise ValueError("it does not say what it is")
         if facts["schema"] != SCHEMA or tuple(facts["labels"]) != LABELS:
             raise UsageError(f"{path} was made with another version's labels: {REMEDY}")
         columns = {name: found.column(name).combine_chunks() for name in found.column_names}

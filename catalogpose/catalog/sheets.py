@@ -9,17 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from catalogpose.catalog.files import write_atomically
+from catalogpose.errors import EnvironmentFault
+
 
 def write_sheet(path: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
-    """Write rows of pictures (n, H, W, 3) under one another; short rows end in white."""
+    """Write rows of pictures (n, H, W, 3) under one another; short rows end in white.
+
+    Raises:
+        EnvironmentFault: If the disk refuses it.
+    """
     longest = max(len(row) for row in rows)
     height, width = rows[0].shape[1:3]
     sheet = np.full((len(rows) * height, longest * width, 3), 255, dtype=np.uint8)
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             sheet[y * height : (y + 1) * height, x * width : (x + 1) * width] = picture
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    try:
+        write_atomically(path, lambda file: Image.fromarray(sheet).save(file, format="PNG"))
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def fit_on(size: tuple[int, int], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

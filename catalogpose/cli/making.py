@@ -80,7 +80,8 @@ def train(
     only: Stage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a model folder, from nothing in the studio or from Stable Diffusion on photos.
+    """Train a model folder: in the studio from nothing or from such a model, on photos from Stable
+    Diffusion.
 
     The same command goes on where an earlier one stopped. `accelerate launch -m catalogpose train`
     trains on many GPUs.

@@ -86,7 +86,7 @@ def build_memory(options: BuildMemoryOptions, progress: Progress | None = None) 
     texts = _measure(table, folder, options.device)
     facts = {
         "clip": clip_fingerprint(folder),
-        "model": folder.resolve().name,
+        "model": "the bundled model" if options.model is None else _lasting(options.model),
         "texts": {LABELS[label]: _as_json(found) for label, found in texts.items()},
     }
     write_region_table(options.out, table, facts)
@@ -178,6 +178,11 @@ def _measure(table: RegionTable, folder: Path, device: str) -> dict[int, TextSta
         texts = clip.embed_texts(usual_texts(LABELS[label]))
         found[int(label)] = measure_texts(table.vectors[table.labels == label], texts)
     return found
+
+
+def _lasting(model: str) -> str:
+    """Return a model's hub id, or its folder's absolute path."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _as_json(found: TextStatistics) -> dict[str, object]:

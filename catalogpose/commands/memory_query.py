@@ -17,7 +17,7 @@ from catalogpose.config import MemoryStatsOptions, QueryMemoryOptions
 from catalogpose.errors import RowError, UsageError
 from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
 from catalogpose.humandiffusion.phrases import Phrase, split_prompt
-from catalogpose.records import LABEL_ID, LABELS
+from catalogpose.records import GARMENTS, LABEL_ID, LABELS
 from catalogpose.run.perceive import clip_fingerprint, load_clip
 from catalogpose.truepose.model import resolve_model
 
@@ -70,7 +70,7 @@ class QuerySummary:
             lines += [
                 f"  {hit.similarity:.3f}  {hit.product}  {hit.source}  {hit.box}"
                 for hit in one.found
-            ] or ["  nothing of this label is remembered"]
+            ] or [_nothing(one.label)]
         return "\n".join(lines)
 
 
@@ -81,7 +81,7 @@ class StatsSummary:
     memory: Path
     """The file."""
     model: str
-    """Name of the folder whose CLIP made it."""
+    """The model whose CLIP made it: folder or hub id."""
     regions: dict[str, int]
     """Regions by label."""
     pictures: int
@@ -114,6 +114,9 @@ def query_memory(options: QueryMemoryOptions) -> QuerySummary:
     memory = load_memory(options.memory, folder)
     clip = load_clip(folder, options.device)
     queries = clip.embed_texts([phrase.text for phrase in split.phrases])
+    strange = set(options.without) - set(memory.regions.products)
+    if strange:
+        raise UsageError(f"--without {min(strange)}: {options.memory} has no such product")
     found = search(
         memory,
         queries,
@@ -154,8 +157,8 @@ def load_memory(path: Path, folder: Path) -> Memory:
     table, facts = read_region_table(path)
     if facts["clip"] != clip_fingerprint(folder):
         raise UsageError(
-            f"{path} was made with the CLIP of {facts['model']}, not with that of {folder.name}: "
-            "name that --model, or build it again"
+            f"{path} was made with the CLIP of {facts['model']}, not with that of {folder}: name "
+            "that --model, or build it again"
         )
     texts = {LABEL_ID[name]: _from_json(values) for name, values in facts["texts"].items()}
     return Memory(regions=table, texts=texts)
@@ -168,7 +171,11 @@ def _from_json(values: dict[str, Any]) -> TextStatistics:
 
 
 def _crops(memory: Memory, answer: Retrieved) -> Iterator[NDArray[np.uint8]]:
-    """Yield the regions found, each on a canvas of one size; white where the photo is gone."""
+    """Yield the regions found, each on a canvas of one size; white where the photo is gone, or
+    nothing was found.
+    """
+    if not len(answer.rows):
+        yield np.full((*SHEET_SIZE, 3), 255, dtype=np.uint8)
     for row in answer.rows:
         left, top, right, bottom = memory.regions.boxes[row]
         try:
@@ -176,6 +183,13 @@ def _crops(memory: Memory, answer: Retrieved) -> Iterator[NDArray[np.uint8]]:
         except RowError:
             photo = np.full((bottom, right, 3), 255, dtype=np.uint8)
         yield fit_on(SHEET_SIZE, photo[top:bottom, left:right])
+
+
+def _nothing(label: str) -> str:
+    """Say why a phrase found nothing."""
+    if label in GARMENTS:
+        return "  no region of this label counts"
+    return f"  {label} is never remembered: only {', '.join(GARMENTS)} are"
 
 
 def _tell(memory: Memory, phrase: Phrase, answer: Retrieved) -> PhraseFound:

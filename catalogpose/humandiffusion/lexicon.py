@@ -40,8 +40,10 @@ class Lexicon:
     modifiers: frozenset[str]
     links: Mapping[str, Link]
     places: frozenset[str]
+    participles: frozenset[str]
     negations: frozenset[str]
     determiners: frozenset[str]
+    body: frozenset[str]
     elsewhere: frozenset[str]
 
 
@@ -67,8 +69,10 @@ def load_lexicon() -> Lexicon:
         modifiers=frozenset(data["modifiers"]),
         links={word: kind for kind, words in data["links"].items() for word in words},
         places=frozenset(data["places"]),
+        participles=frozenset(data["participles"]),
         negations=frozenset(data["negations"]),
         determiners=frozenset(data["determiners"]),
+        body=frozenset(data["body"]),
         elsewhere=frozenset(data["elsewhere"]),
     )
 

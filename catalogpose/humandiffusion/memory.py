@@ -74,7 +74,7 @@ class Retrieved:
     """What a phrase found, from the nearest region down."""
 
     rows: NDArray[np.int64]
-    """(k',) rows of the memory, k' at most `NEIGHBOURS`."""
+    """(k',) rows of the memory, as many as `search` gave."""
     similarities: NDArray[np.float32]
     """(k',) cosines."""
     gate: float

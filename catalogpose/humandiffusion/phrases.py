@@ -8,17 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from catalogpose.humandiffusion.lexicon import MEANS, Lexicon, Link, load_lexicon
 
 TOKEN = re.compile(
-    r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|[a-z0-9]+(?:[-'\u2019][a-z0-9]+)*|[^\sa-z0-9]|\n"
+    r"""
+    "[^"]*" | \u201c[^\u201d]*\u201d | \u2018[^\u2019]*\u2019 | (?<!\w)'[^']*'(?!\w)
+    | [^\W_]+ (?: [-'\u2019] [^\W_]+ )*
+    | [^\w\s] | \n
+    """,
+    re.VERBOSE,
 )
 """Words, hyphens and apostrophes inside them included; quoted text as one token; single marks."""
 
 PAIR = ("pair", "pairs", "set", "lot")
 """Words whose `of` opens nothing: a pair of jeans."""
+
+
+STRENGTH: tuple[Link, ...] = ("adds", "joins", "opens", "stops")
+"""Links from the weakest to the strongest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +102,8 @@ def split_prompt(prompt: str) -> Split:
     """
     words = load_lexicon()
     tokens = [
-        _Token(text=match[0], start=match.start(), end=match.end())
-        for match in TOKEN.finditer(prompt.lower())
+        _Token(text=match[0].lower(), start=match.start(), end=match.end())
+        for match in TOKEN.finditer(prompt)
     ]
     segments = _find_segments(tokens, words)
     found: dict[str, list[tuple[int, int]]] = {}
@@ -123,28 +132,51 @@ def _find_segments(tokens: Sequence[_Token], words: Lexicon) -> list[_Segment]:
     """Cut the sentence at its links and find the nouns of each part."""
     segments = [_Segment(link="stops", first=0, end=0)]
     for place, token in enumerate(tokens):
-        link = words.links.get(token.text)
-        pair = token.text == "of" and place > 0 and tokens[place - 1].text in PAIR
-        if link is None or pair:
+        link = _link_of(tokens, place, words)
+        if link is None:
             segments[-1].end = place + 1
             continue
-        negated = token.text in words.negations
         last = segments[-1]
+        negated = _denies(token.text, words)
         if last.first == last.end:
-            # `, and with`: of links in a row the strongest counts.
-            ranks: tuple[Link, ...] = ("adds", "joins", "opens", "stops")
-            kind = max(last.link, link, key=ranks.index) if place else link
-            segments[-1] = _Segment(
-                link=kind, first=place + 1, end=place + 1, negated=negated or last.negated
-            )
-        else:
-            segments.append(_Segment(link=link, first=place + 1, end=place + 1, negated=negated))
+            # Of links in a row the strongest counts; a comma ends what was denied before it.
+            strengths = map(STRENGTH.index, (last.link, link))
+            link = STRENGTH[max(strengths)] if place else link
+            negated = negated or (last.negated and token.text != "," and link != "stops")
+            segments.pop()
+        segments.append(_Segment(link=link, first=place + 1, end=place + 1, negated=negated))
     segments = [segment for segment in segments if segment.first < segment.end]
     for place, segment in enumerate(segments):
         following = segments[place + 1] if place + 1 < len(segments) else None
         if segment.link != "adds" or not _is_motif(following, tokens, words):
             segment.heads = list(_find_heads(tokens, segment, words))
+        if segment.negated:
+            _deny_list(segments[place:], tokens)
     return segments
+
+
+def _link_of(tokens: Sequence[_Token], place: int, words: Lexicon) -> Link | None:
+    """Return how a word links; None for a word that is said of something."""
+    text = tokens[place].text
+    before, after = (tokens[i].text if 0 <= i < len(tokens) else "" for i in (place - 1, place + 1))
+    if text == "of" and before in PAIR:
+        return None
+    if text in words.participles:
+        return "opens" if after in words.links else None
+    return "opens" if _denies(text, words) else words.links.get(text)
+
+
+def _denies(word: str, words: Lexicon) -> bool:
+    """Say whether a word says that something is not there."""
+    return word in words.negations or word.endswith(("n't", "n\u2019t"))
+
+
+def _deny_list(segments: Sequence[_Segment], tokens: Sequence[_Token]) -> None:
+    """Have what the first segment denies reach its list's end: `no hat, gloves or scarf`."""
+    joined = list(takewhile(lambda segment: segment.link == "joins", segments[1:]))
+    ends = [i for i, s in enumerate(joined) if tokens[s.first - 1].text in ("or", "nor")]
+    for segment in joined[: ends[-1] + 1 if ends else 0]:
+        segment.negated = True
 
 
 def _is_motif(following: _Segment | None, tokens: Sequence[_Token], words: Lexicon) -> bool:
@@ -156,8 +188,8 @@ def _is_motif(following: _Segment | None, tokens: Sequence[_Token], words: Lexic
 
 
 def _find_heads(tokens: Sequence[_Token], segment: _Segment, words: Lexicon) -> Iterator[_Head]:
-    """Yield a segment's nouns; of adjacent ones, and of several of one label, the last; none before
-    a part of a garment.
+    """Yield a segment's nouns; none before a part of a garment. Of several the last counts, unless
+    an adjective or an article parts them and their labels differ.
     """
     longest = max(map(len, words.nouns))
     place = segment.first
@@ -173,7 +205,9 @@ def _find_heads(tokens: Sequence[_Token], segment: _Segment, words: Lexicon) -> 
         if pending is not None and head is None and follows and tokens[place].text in words.parts:
             pending = None
         if head is not None:
-            if pending is not None and not follows and pending.labels != head.labels:
+            between = [] if pending is None else tokens[pending.last + 1 : head.first]
+            parted = any(t.text in words.modifiers or _is_small(t.text, words) for t in between)
+            if pending is not None and parted and pending.labels != head.labels:
                 yield pending
             pending, place = head, head.last
         place += 1
@@ -200,7 +234,7 @@ def _gather(segments: Sequence[_Segment], tokens: Sequence[_Token], words: Lexic
             end, open_span = _until_elsewhere(tokens, segment.heads[-1].last + 1, segment, words)
             spans[-1] = (*spans[-1][:2], end, spans[-1][3])
             before = None
-        elif _leads_on(segments[place:], tokens, words) and segment.link != "adds":
+        elif _leads_on(segments[place:], tokens, words):
             before = segment.first if before is None else before
         elif segment.link in ("stops", "opens") or not open_span:
             open_span, before = False, None
@@ -213,6 +247,8 @@ def _gather(segments: Sequence[_Segment], tokens: Sequence[_Token], words: Lexic
 
 def _leads_on(segments: Sequence[_Segment], tokens: Sequence[_Token], words: Lexicon) -> bool:
     """Say whether the first segment is adjectives alone that a joined noun's adjectives go on."""
+    if segments[0].link == "adds" and tokens[segments[0].first - 1].text != "with":
+        return False  # `a shirt in red and a blue skirt`
     for segment, following in pairwise(segments):
         if not all(
             t.text in words.modifiers or t.text in ("a", "an") for t in _of(tokens, segment)
@@ -245,7 +281,8 @@ def _until_elsewhere(
 ) -> tuple[int, bool]:
     """Return where a segment's words end from `start` on, and whether more may follow."""
     end = start
-    while end < segment.end and tokens[end].text not in words.elsewhere:
+    elsewhere = words.elsewhere | words.body
+    while end < segment.end and tokens[end].text not in elsewhere:
         end += 1
     whole = end == segment.end
     while end > start and not whole and _is_small(tokens[end - 1].text, words):
@@ -255,4 +292,4 @@ def _until_elsewhere(
 
 def _is_small(word: str, words: Lexicon) -> bool:
     """Say whether a word only leads to the next one, as in `on her wrist`."""
-    return word in words.determiners or word in words.links
+    return word in ("a", "an") or word in words.determiners or word in words.links

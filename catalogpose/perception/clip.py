@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ class Clip:
     """Their standard deviation."""
     width: int
     """D, the width of an embedding."""
-    tokenizer: Any = None
-    """Turns texts into what the model's text tower takes; None where only pictures are embedded."""
+    source: str | None = None
+    """open_clip's name of where it lies, for the tokenizer; None: only pictures are embedded."""
 
     @classmethod
     def load(cls, name: str | Path, device: str = "cpu") -> Clip:
@@ -71,15 +72,35 @@ class Clip:
         except (OSError, RuntimeError, ValueError) as error:
             reason = first_line(error)
             raise UsageError(f"no CLIP could be loaded from {name}: {reason}") from None
-        return replace(wrap_clip(model.eval()), tokenizer=open_clip.get_tokenizer(source))
+        return replace(wrap_clip(model.eval()), source=source)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """What turns texts into numbers; a CLIP may come without one and still see pictures.
+
+        Raises:
+            UsageError: If it cannot be loaded.
+        """
+        assert self.source is not None  # `load` sets it
+        try:
+            return open_clip.get_tokenizer(self.source)
+        except (OSError, RuntimeError, ValueError, ImportError) as error:
+            raise UsageError(
+                f"the CLIP {self.source} has no tokenizer that loads, which words need: "
+                f"{first_line(error)}"
+            ) from None
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts, each of unit length, float32 (len(texts), D); long ones are cut off."""
+        """Embed texts, each of unit length, float32 (len(texts), D); long ones are cut off.
+
+        Raises:
+            UsageError: If the CLIP comes without a tokenizer.
+        """
         device = next(self.model.parameters()).device
         parts = [
             self.model.encode_text(
-                self.tokenizer(list(texts[first : first + TEXT_CHUNK])).to(device), normalize=True
+                self._tokenizer(list(texts[first : first + TEXT_CHUNK])).to(device), normalize=True
             )
             for first in range(0, len(texts), TEXT_CHUNK)
         ]

@@ -100,26 +100,25 @@ class Perception:
 
         Opens no photo. False for failures too: `look` then tells which one it was.
         """
-        if parsing is None and sha256 not in self._maps:
-            return False
-        clips = self._clips(ready=parsing is not None)
-        try:
-            key = self._clip_key(sha256, parsing, label_set)
-        except RowError:
-            return False
-        known = isinstance(clips.get(key), ClipRecord)
-        self.recalled += known
-        return known
+        return self.recall_regions(sha256, parsing, label_set) is not None
 
     def recall_regions(
         self, sha256: str, parsing: Path | None, label_set: str | None
     ) -> ClipRecord | None:
-        """Return what the caches hold of a photo's regions; None where `look` is needed."""
-        if not self.recall(sha256, parsing, label_set):
+        """Return what the caches hold of a photo's regions, without opening it; None where `look`
+        is needed.
+        """
+        if parsing is None and sha256 not in self._maps:
             return None
-        key = self._clip_key(sha256, parsing, label_set)
-        record = self._clips(ready=parsing is not None).get(key)
-        return record if isinstance(record, ClipRecord) else None
+        clips = self._clips(ready=parsing is not None)
+        try:
+            record = clips.get(self._clip_key(sha256, parsing, label_set))
+        except RowError:
+            return None
+        if not isinstance(record, ClipRecord):
+            return None
+        self.recalled += 1
+        return record
 
     def flush(self) -> None:
         """Write to disk what is still in memory only; `EnvironmentFault` where that fails."""

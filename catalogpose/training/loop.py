@@ -51,6 +51,13 @@ def autocast(device: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def make_adam(net: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """Return AdamW over a net, its rate the schedule's highest; one kernel for all weights."""
+    return torch.optim.AdamW(
+        net.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
+    )
+
+
 class _Lesson(nn.Module):
     """A net and its loss as one module, so that several processes share its gradients."""
 
@@ -79,12 +86,7 @@ class _Run:
         self.net, self.schedule, self.path, self.accelerator = net, schedule, path, accelerator
         self.step = 0
         # Frozen weights are listed too, which costs nothing: AdamW keeps no moments of them.
-        adam = torch.optim.AdamW(
-            net.parameters(),
-            schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
-            fused=True,
-        )
+        adam = make_adam(net, schedule)
         saved: dict[str, Any] | None = None
         if path.exists():
             # Mapped: several processes of one machine share what they read.

@@ -17,7 +17,7 @@ class PairBatch:
     """B pairs of S sources as tensors, on the CPU until they are sent elsewhere."""
 
     sources: Tensor
-    """Latents of the sources, each once, float32 (S, c, h, w)."""
+    """Latents of the sources, float32 (S, c, h, w); S is B unless pairs share them."""
     source_of: Tensor
     """int64 (B,): which of `sources` a pair has."""
     target: Tensor
@@ -78,10 +78,12 @@ class Pairs:
         """Return the number of pairs."""
         return len(self.pairs)
 
-    def take(self, indices: Sequence[int]) -> PairBatch:
-        """Read the pairs with these numbers."""
+    def take(self, indices: Sequence[int], *, share: bool = False) -> PairBatch:
+        """Read the pairs with these numbers; with `share` each distinct source's latent once."""
         source, target = self.pairs[np.asarray(indices)].T
-        distinct, source_of = np.unique(source, return_inverse=True)
+        distinct, source_of = source, np.arange(len(source))
+        if share:
+            distinct, source_of = np.unique(source, return_inverse=True)
 
         def load(array: NDArray[np.generic], rows: NDArray[np.int32]) -> Tensor:
             """Copy rows into a tensor."""

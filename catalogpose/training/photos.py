@@ -14,6 +14,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from catalogpose.catalog.files import sha256_json
+from catalogpose.errors import UsageError
 from catalogpose.perception.parser import Parser
 from catalogpose.records import Row
 from catalogpose.training.compiling import compile_parts
@@ -77,6 +78,8 @@ def try_course(course: Course, accelerator: Accelerator, rows: Sequence[Row], lo
         found = _prepare(course, folder, "train", rows[:TRIED_ROWS], look)
     origin = _open_origin(course, accelerator)
     options, schedule = course.recipe.truepose, course.schedule(pairs)
+    # The few rows tried may share a source more often than all do: none shared is the most.
+    schedule = dataclasses.replace(schedule, together=1)
     lanes = accelerator.num_processes * course.accumulation
     loss_of = loss_over(
         found.pairs,
@@ -149,6 +152,8 @@ def _open_origin(course: Course, accelerator: Accelerator) -> Origin:
         nets.unet.enable_gradient_checkpointing()
         nets.source_unet.enable_gradient_checkpointing()
     if course.compiled:
+        if options["schedule"].get("together", 1) > 1:
+            raise UsageError("--compile needs together 1: every number of sources compiles anew")
         compile_parts(nets)
     return origin
 

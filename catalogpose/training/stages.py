@@ -7,10 +7,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.clip import train_clip
+from catalogpose.training.continuing import TAKEN_OVER, check_start, inherited_facts, take_over
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
@@ -54,9 +53,6 @@ NEEDS = {
     "assemble": ("vae", "clip", "truepose", "parser"),
 }
 """The stages that a stage needs."""
-
-TAKEN_OVER = ("vae", "clip", "start", "parser")
-"""The stages that a model to start from spares."""
 
 
 def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -206,8 +202,10 @@ def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
 
 
-def make_card(recipe: Recipe, training: Mapping[str, object]) -> ModelCard:
-    """Return the model card of a recipe."""
+def make_card(
+    recipe: Recipe, training: Mapping[str, object], licence: str = "Apache-2.0"
+) -> ModelCard:
+    """Return the model card of a recipe; its licence is ours unless it started from a model."""
     options = recipe.truepose
     return ModelCard(
         name=recipe.name,
@@ -217,7 +215,7 @@ def make_card(recipe: Recipe, training: Mapping[str, object]) -> ModelCard:
         guidance=options["guidance"],
         keypoint_table=keypoint_table_hash(load_keypoint_table()),
         pose_style=options["pose_style"],
-        licence="Apache-2.0",
+        licence=licence,
         training=training,
     )
 
@@ -234,7 +232,8 @@ def run_assemble(shop: Workshop) -> None:
         AutoencoderKL.from_pretrained(parts["vae"], dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
     )
-    pipe.card = make_card(shop.recipe, _training_facts(shop))
+    licence = {} if shop.start is None else {"licence": read_card(shop.start).licence}
+    pipe.card = make_card(shop.recipe, _training_facts(shop), **licence)
     pipe.save_pretrained(shop.model)
     write_model_page(shop.model, pipe.card)
 
@@ -255,30 +254,7 @@ def _training_facts(shop: Workshop) -> dict[str, object]:
         "objective": dict(recipe.truepose["objective"]),
         "torch": torch.__version__,
     }
-    if shop.start is not None:
-        card = read_card(shop.start)
-        facts["from"] = {"name": card.name, **card.training}
-    return facts
-
-
-def take_over(shop: Workshop, start: Path) -> None:
-    """Copy the eyes of the model to start from: what their stages would make is there.
-
-    Raises:
-        UsageError: If that model has another canvas or draws poses otherwise than the recipe.
-    """
-    card, recipe = read_card(start), shop.recipe
-    theirs = (card.height, card.width, card.pose_style)
-    wanted = (recipe.height, recipe.width, recipe.truepose["pose_style"])
-    if theirs != wanted:
-        raise UsageError(
-            f"--model {start} has canvas and poses {theirs}, recipe {recipe.name} needs {wanted}"
-        )
-    for name in TAKEN_OVER:
-        if name not in shop.times:
-            if name != "start":
-                shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
-            shop.note_time(name, 0.0)
+    return facts if shop.start is None else {**inherited_facts(shop.start), **facts}
 
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
@@ -290,10 +266,13 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "truepose": run_truepose,
         "parser": run_parser,
     }
-    shop.work.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, object] = {"recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed}
+    facts: dict[str, object] = {
+        "recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed, "model": None,
+    }  # fmt: skip
     if shop.start is not None:
+        check_start(shop.recipe, shop.start)
         facts["model"] = dict(read_card(shop.start).weights)
+    shop.work.mkdir(parents=True, exist_ok=True)
     check_begun(shop.work / "recipe.json", facts, shop.folder)
     if shop.start is not None:
         take_over(shop, shop.start)

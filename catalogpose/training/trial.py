@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from catalogpose.errors import CatalogposeError
-from catalogpose.training.loop import LossOf, Schedule
+from catalogpose.training.loop import LossOf, Schedule, make_adam
 from catalogpose.training.schedule import draw_generator
 from catalogpose.training.stopping import describe_step, needing_memory
 
@@ -97,7 +97,7 @@ def try_out(
             frozen one gets one.
         EnvironmentFault: If the memory is too small.
     """
-    adam = torch.optim.AdamW(nets.parameters(), schedule.rate(schedule.warmup))
+    adam = make_adam(nets, schedule)
     kept = _Kept(nets)
     silent = {name for name, weight in nets.named_parameters() if weight.requires_grad}
     nets.train()

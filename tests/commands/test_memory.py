@@ -74,10 +74,13 @@ def test_a_second_build_opens_no_photo(
 def test_words_find_cloth(shop: Path, built: BuildSummary) -> None:
     """Each phrase has its own answers of its label, nearest first; a product can be left out."""
     options = QueryMemoryOptions(
-        prompt="a striped top, black trousers and a kilt of stars", memory=built.memory, count=3,
+        prompt="a striped top, black trousers and gloves with stars", memory=built.memory, count=3,
         sheet=shop / "sheet.png", device="cpu",
     )  # fmt: skip
-    top, trousers, _ = query_memory(options).phrases
+    summary = query_memory(options)
+    top, trousers, kilt = summary.phrases
+    assert kilt.found == ()
+    assert "no region of this label counts" in str(summary)
     assert (top.label, top.phrase) == ("upper-clothes", "a striped top")
     assert (trousers.label, trousers.phrase) == ("pants", "black trousers")
     similarities = [hit.similarity for hit in top.found]
@@ -97,13 +100,21 @@ def test_what_cannot_be_asked_is_one_line(shop: Path, built: BuildSummary, tmp_p
     """Words without a garment, and a memory of another CLIP, are refused with the remedy."""
     with pytest.raises(UsageError, match="no garment found in 'something nice': name one"):
         query_memory(QueryMemoryOptions(prompt="something nice", memory=built.memory))
+    with pytest.raises(UsageError, match="--without gone: "):
+        query_memory(
+            QueryMemoryOptions(prompt="a top", memory=built.memory, without=("gone",), device="cpu")
+        )
+    hair = query_memory(QueryMemoryOptions(prompt="long hair", memory=built.memory, device="cpu"))
+    assert "hair is never remembered: only hat, scarf" in str(hair)
     other = tmp_path / "other"
     shutil.copytree(BUNDLED / "clip", other / "clip")
     config = other / "clip/open_clip_config.json"
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings["preprocess_cfg"]["mean"] = [0.4, 0.5, 0.5]
     config.write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(UsageError, match="made with the CLIP of bundled, not with that of other"):
+    with pytest.raises(
+        UsageError, match="made with the CLIP of the bundled model, not with that of"
+    ):
         load_memory(built.memory, other)
 
 
@@ -124,5 +135,5 @@ def test_stats_count_by_label(built: BuildSummary) -> None:
     """The counts add up to the regions, and name whose CLIP it is."""
     stats = memory_stats(MemoryStatsOptions(memory=built.memory))
     assert sum(stats.regions.values()) == built.regions
-    assert (stats.pictures, stats.products, stats.model) == (4, 4, "bundled")
+    assert (stats.pictures, stats.products, stats.model) == (4, 4, "the bundled model")
     assert str(stats).splitlines()[0].startswith(f"{built.memory}: {built.regions} regions")

@@ -58,8 +58,9 @@ def test_pairs_come_back_from_disk_and_batches_take_each_side(
 def test_a_source_of_several_pairs_is_there_once() -> None:
     """A batch holds each distinct source's latent once and says which pair has which."""
     pairs = make_pairs()
-    batch = pairs.take([7, 0, 6, 1, 7])
+    batch = pairs.take([7, 0, 6, 1, 7], share=True)
     assert len(batch) == 5
+    assert len(pairs.take([7, 0, 6, 1, 7]).sources) == 5
     assert batch.sources.shape == (2, 2, 4, 3)
     found = batch.sources[batch.source_of].float().mean(dim=(1, 2, 3))
     assert found.tolist() == pairs.pairs[[7, 0, 6, 1, 7], 0].tolist()

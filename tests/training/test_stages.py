@@ -71,6 +71,8 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     before, after = (read_card(model).weights for model in (summary.model, more.model))
     kept = {name for name in before if name.split("/")[0] in ("vae", "clip", "parser")}
     assert kept
+    with pytest.raises(UsageError, match="was begun with another model"):
+        train_model(dataclasses.replace(from_model, model=None))
     assert all((before[name] == after[name]) == (name in kept) for name in before)
 
 
@@ -82,8 +84,12 @@ def test_a_model_of_another_canvas_is_refused(tmp_path: Path) -> None:
     options = TrainOptions(
         recipe=str(recipe), out=tmp_path / "out", device="cpu", model=str(BUNDLED)
     )
-    with pytest.raises(UsageError, match=r"has canvas and poses \(128, 88, .*needs \(64, 48"):
+    with pytest.raises(UsageError, match=r"has canvas \[128, 88\], recipe tiny \[64, 48\]: name"):
         train_model(options)
+    assert not options.out.exists()
+    empty = dataclasses.replace(options, model=str(tmp_path))
+    with pytest.raises(UsageError, match="has no unet, source_unet, pose_encoder"):
+        train_model(empty)
 
 
 def test_an_unknown_stage_or_recipe_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""The frozen options of every command; the command line's defaults equal these, by test."""
+
+from catalogpose.config.checks import DEVICES, Progress
+from catalogpose.config.importing import DATASETS, KEYPOINTS_REMEDY, ImportOptions
+from catalogpose.config.making import PRECISIONS, SPLITS, StudioOptions, TrainOptions
+from catalogpose.config.models import REPO_ID, InspectOptions, PushOptions
+from catalogpose.config.remembering import (
+    BuildMemoryOptions,
+    MemoryStatsOptions,
+    QueryMemoryOptions,
+)
+from catalogpose.config.running import GenerateOptions, ParseOptions, ReportOptions
+
+__all__ = [
+    "DATASETS",
+    "DEVICES",
+    "KEYPOINTS_REMEDY",
+    "PRECISIONS",
+    "REPO_ID",
+    "SPLITS",
+    "BuildMemoryOptions",
+    "GenerateOptions",
+    "ImportOptions",
+    "InspectOptions",
+    "MemoryStatsOptions",
+    "ParseOptions",
+    "Progress",
+    "PushOptions",
+    "QueryMemoryOptions",
+    "ReportOptions",
+    "StudioOptions",
+    "TrainOptions",
+]

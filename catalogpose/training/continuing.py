@@ -1,0 +1,73 @@
+"""A studio training that goes on from a model: what is taken over, and what has to agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from catalogpose.errors import UsageError
+from catalogpose.training.recipes import Recipe
+from catalogpose.training.workshop import Workshop
+from catalogpose.truepose.model import read_card
+
+TAKEN_OVER = ("vae", "clip", "start", "parser")
+"""The stages that a model to start from spares."""
+
+INHERITED = ("data_licence", "companions", "base_model", "datasets")
+"""What a card says of where weights come from, which holds for all that is made of them."""
+
+
+def check_start(recipe: Recipe, start: Path) -> None:
+    """Raise UsageError where a model cannot be gone on from: a part is missing, or it differs from
+    the recipe in what training does not change.
+    """
+    parts = ("unet", "source_unet", "pose_encoder", "scheduler", "vae", "parser", "clip")
+    missing = [name for name in parts if not (start / name).is_dir()]
+    if missing:
+        raise UsageError(f"--model {start} has no {', '.join(missing)}: name a whole model folder")
+    card, options = read_card(start), recipe.truepose
+    theirs = {
+        "canvas": [card.height, card.width],
+        "pose_style": card.pose_style,
+        "fusion": _read(start / "unet/config.json").get("fusion"),
+        "latent_channels": _read(start / "vae/config.json").get("latent_channels"),
+        **_read(start / "scheduler/scheduler_config.json"),
+    }
+    wanted = {
+        "canvas": [recipe.height, recipe.width],
+        "pose_style": options["pose_style"],
+        "fusion": options["fusion"],
+        "latent_channels": recipe.vae["latent_channels"],
+        **options["scheduler"],
+    }
+    for name, value in wanted.items():
+        if theirs.get(name) != value:
+            raise UsageError(
+                f"--model {start} has {name} {theirs.get(name)}, recipe {recipe.name} {value}: "
+                "name another model or recipe"
+            )
+
+
+def take_over(shop: Workshop, start: Path) -> None:
+    """Copy the eyes of the model to start from: what their stages would make is there."""
+    for name in TAKEN_OVER:
+        if name not in shop.times:
+            if name != "start":
+                shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
+            shop.note_time(name, 0.0)
+
+
+def inherited_facts(start: Path) -> dict[str, Any]:
+    """Return what the card of a model made from another has to say of that one."""
+    card = read_card(start)
+    kept = {name: card.training[name] for name in INHERITED if name in card.training}
+    return {**kept, "from": {"name": card.name, **card.training}}
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Read a JSON object."""
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
