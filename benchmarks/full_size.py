@@ -45,7 +45,7 @@ from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.studio import SPLITS, draw_view
 from catalogpose.training.objective import Objective, denoising_loss
-from catalogpose.training.pairs import Pairs
+from catalogpose.training.pairs import PairBatch, Pairs
 from catalogpose.training.recipes import load_recipe
 from catalogpose.training.truepose import TruePoseNets
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
@@ -151,16 +151,6 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _in_own_type(nets: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Give the nets latents, embeddings and poses in their weights' type.
-
-    Autocast, which a training with float32 weights uses, would leave float32 sums between layers,
-    and a group norm on a CPU takes no input wider than its weights.
-    """
-    kind = next(nets.parameters()).dtype
-    return tuple(value.to(kind) if value.is_floating_point() else value for value in inputs)
-
-
 def recipe_of(name: str = RECIPE) -> Mapping[str, Any]:
     """Return what a recipe says of TruePose."""
     return load_recipe(name).truepose
@@ -171,7 +161,6 @@ def make_nets(unet: Mapping[str, Any] = UNET) -> TruePoseNets:
     options = recipe_of()
     pose = {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
     nets = TruePoseNets(unet, pose, CLIP_WIDTH, options["net"]["fusion"]).train()
-    nets.register_forward_pre_hook(_in_own_type)
     nets.unet.enable_gradient_checkpointing()
     nets.source_unet.enable_gradient_checkpointing()
     return nets
@@ -224,10 +213,12 @@ def bind_loss(pairs: Pairs, objective: Objective | None = None) -> LossOf:
 class _Silent(nn.Module):
     """Stands in for the nets where only what the loss draws is of interest."""
 
-    def forward(self, *inputs: Tensor, watch: bool) -> tuple[Tensor, list[Any], list[Any]]:
+    def forward(
+        self, batch: PairBatch, noisy: Tensor, *rest: Tensor, watch: bool
+    ) -> tuple[Tensor, list[Any], list[Any]]:
         """Predict zeros for the noisy latents, the sixth input of `TruePoseNets`."""
         assert not watch
-        return torch.zeros_like(inputs[5]), [], []
+        return torch.zeros_like(noisy), [], []
 
 
 def seeds_with_conditions(loss_of: LossOf) -> Iterator[int]:

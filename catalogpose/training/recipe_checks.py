@@ -24,7 +24,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a net may predict."""
 
 STAGES_OF_POSE = 3
-"""Widths of a pose encoder: each halves the picture, until it has the latent's size."""
+"""Widths and strides of a pose encoder, which halves the picture until it has the latent's size."""
 
 
 def check_photo_recipe(recipe: PhotoRecipe) -> None:
@@ -94,6 +94,15 @@ def _check_parts(name: str, fusion: str, options: Mapping[str, Any]) -> Objectiv
     widths = pose.get("widths", [1] * STAGES_OF_POSE)
     if not isinstance(widths, Sequence) or len(widths) != STAGES_OF_POSE:
         raise UsageError(f"recipe {name}, pose: widths must be {STAGES_OF_POSE} whole numbers")
+    strides = pose.get("strides", [2] * STAGES_OF_POSE)
+    if (
+        not isinstance(strides, Sequence)
+        or len(strides) != STAGES_OF_POSE
+        or not {*strides} <= {1, 2}
+    ):
+        raise UsageError(
+            f"recipe {name}, pose: strides must be {STAGES_OF_POSE} numbers, each 1 or 2"
+        )
     scheduler = build(name, "scheduler", DDIMScheduler, options["scheduler"])
     if scheduler.config.prediction_type not in PREDICTIONS:
         raise UsageError(

@@ -99,7 +99,13 @@ def test_numbers_out_of_range_are_refused(
     [
         ("truepose-512", ("net", "fusion"), "mix", "unknown fusion 'mix'; known: hpfa"),
         ("truepose-512", ("net", "sigmas"), 1, "net: unknown sigmas; known: delta, fusion"),
-        ("truepose-512", ("pose", "width"), 1, "pose: unknown width; known: widths"),
+        ("truepose-512", ("pose", "width"), 1, "pose: unknown width; known: strides, widths"),
+        (
+            "truepose-512",
+            ("pose", "strides"),
+            [2, 2, 4],
+            "pose: strides must be 3 numbers, each 1 or 2",
+        ),
         ("truepose-512", ("pose", "widths"), [8], "pose: widths must be 3 whole numbers"),
         ("truepose-512", ("pose_style",), "grey", "unknown pose_style 'grey'; known: rgb"),
         ("truepose-512", ("scheduler", "beta_shape"), 1, "scheduler: "),
