@@ -216,7 +216,7 @@ class _Silent(nn.Module):
     def forward(
         self, batch: PairBatch, noisy: Tensor, *rest: Tensor, watch: bool
     ) -> tuple[Tensor, list[Any], list[Any]]:
-        """Predict zeros for the noisy latents, the sixth input of `TruePoseNets`."""
+        """Predict zeros for the noisy latents, as `TruePoseNets` predicts."""
         assert not watch
         return torch.zeros_like(noisy), [], []
 

@@ -5,6 +5,7 @@ spent on what comes before them.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -48,6 +49,11 @@ def check_studio_recipe(recipe: Recipe) -> None:
     known = set(inspect.signature(UNet2DConditionModel.__init__).parameters)
     _need_known(recipe.name, "unet", options["unet"], known - {"self"})
     _check_parts(recipe.name, options["fusion"], options)
+    factor = 2 ** (len(recipe.vae["widths"]) - 1)
+    if math.prod(options["pose"].get("strides", [2] * STAGES_OF_POSE)) != factor:
+        raise UsageError(
+            f"recipe {recipe.name}, pose: strides must multiply to {factor}, the VAE's factor"
+        )
     for section, schedule in (
         ("vae", recipe.vae["schedule"]), ("clip", recipe.clip["schedule"]),
         ("parser", recipe.parser["schedule"]), ("start", options["start"]),
@@ -95,11 +101,8 @@ def _check_parts(name: str, fusion: str, options: Mapping[str, Any]) -> Objectiv
     if not isinstance(widths, Sequence) or len(widths) != STAGES_OF_POSE:
         raise UsageError(f"recipe {name}, pose: widths must be {STAGES_OF_POSE} whole numbers")
     strides = pose.get("strides", [2] * STAGES_OF_POSE)
-    if (
-        not isinstance(strides, Sequence)
-        or len(strides) != STAGES_OF_POSE
-        or not {*strides} <= {1, 2}
-    ):
+    whole = isinstance(strides, Sequence) and len(strides) == STAGES_OF_POSE
+    if not whole or any(stride not in (1, 2) for stride in strides):
         raise UsageError(
             f"recipe {name}, pose: strides must be {STAGES_OF_POSE} numbers, each 1 or 2"
         )
