@@ -10,6 +10,7 @@ VAE, CLIP and parser are those of a model folder, the bundled one unless `--mode
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -41,8 +42,11 @@ PAPER = {
 BOUNDS = {"copy": "the source copied", "vae": "the target through the VAE"}
 """Rows that are no arms."""
 
-METRICS = ("psnr", "ssim", "garment_colour_error", "pattern_error", "parsing_agreement", "mse")
-"""Columns of the table."""
+METRICS = {
+    "psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "garment_colour_error": ("colour", 1),
+    "pattern_error": ("pattern", 3), "parsing_agreement": ("mean IoU", 3),
+}  # fmt: skip
+"""Columns of the table: their names and digits."""
 
 
 def make_bench(options: argparse.Namespace) -> ablation.Bench:
@@ -68,7 +72,7 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
     # Pairs hold a VAE's latents and a CLIP's embeddings, so each kind has its own folder.
     pairs = options.work / f"pairs-{sha256_json(facts)[:12]}"
     return ablation.Bench(
-        plan=ablation.read_plan(options.plan),
+        plan=read_plan(options),
         pairs=studio_pairs(train, vae, clip, pairs, tell),
         held_out=hold_out(test, clip, options.pairs),
         vae=vae,
@@ -77,6 +81,14 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
         work=options.work,
         results=options.results,
     )
+
+
+def read_plan(options: argparse.Namespace) -> ablation.AblationPlan:
+    """Read the plan, and give its arms another number of steps where one is asked for."""
+    plan = ablation.read_plan(options.plan)
+    if options.steps is None:
+        return plan
+    return dataclasses.replace(plan, schedule={**plan.schedule, "steps": options.steps})
 
 
 def tell(name: str, done: int, total: int) -> None:
@@ -101,38 +113,32 @@ def run_one(name: str, seed: int) -> str:
 
 
 def cell(value: Interval, digits: int) -> str:
-    """Write a mean and its interval."""
+    """Write a mean and half its 95 % interval."""
     if value.mean is None:
         return "-"
-    around = "" if value.low is None else f" ({value.low:.{digits}f}..{value.high:.{digits}f})"
+    around = "" if value.low is None else f" ± {(value.high - value.low) / 2:.{digits}f}"
     return f"{value.mean:.{digits}f}{around}"
 
 
 def as_table(options: argparse.Namespace) -> str:
     """Return the finished arms as a Markdown table, with the paper's figures beside them."""
     results = ablation.read_results(options.results)
-    table = ablation.summarize(results, METRICS)
-    order = [name for name in (*ablation.read_plan(options.plan).arms, *BOUNDS) if name in table]
-    lines = [
-        "| arm | seeds | " + " | ".join(METRICS) + " | PSNR over full | error to ceiling | paper |",
-        "|---|" + "---|" * (len(METRICS) + 4),
-    ]
+    table = ablation.summarize(results, [*METRICS, "mse"])
+    order = [name for name in (*read_plan(options).arms, *BOUNDS) if name in table]
+    heads = ["arm", "seeds", *(name for name, _ in METRICS.values())]
+    heads += ["PSNR over full", "error to ceiling", "paper: SSIM, PSNR"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     if "vae" not in table:
         raise CatalogposeError(f"{options.results} has no vae-0.json; run without --table first")
     above = {name: table[name]["mse"].mean - table["vae"]["mse"].mean for name in order}
     for name in order:
-        cells = [
-            cell(table[name][m], 1 if m == "mse" else 3 if m != "psnr" else 2) for m in METRICS
-        ]
         over = ablation.compare(results, name, "hpfa+caa", "psnr")
-        paired = "-" if over is None or name == "hpfa+caa" else cell(over, 2)
-        share = f"{above[name] / above['hpfa+caa']:.0%}" if "hpfa+caa" in above else "-"
         cells = [
             BOUNDS.get(name, name),
             str(table[name]["seeds"]),
-            *cells,
-            paired,
-            share,
+            *(cell(table[name][metric], digits) for metric, (_, digits) in METRICS.items()),
+            "-" if over is None or name == "hpfa+caa" else cell(over, 2),
+            f"{above[name] / above['hpfa+caa']:.0%}" if "hpfa+caa" in above else "-",
             PAPER.get(name, "-"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -145,6 +151,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/ablation"))
     parser.add_argument("--results", type=Path, default=HERE / "ablation")
     parser.add_argument("--plan", type=Path, default=HERE / "ablation.json")
+    parser.add_argument("--steps", type=int, help="of every arm, with --results of their own")
     parser.add_argument("--model", default=None)
     parser.add_argument("--arms", nargs="*", default=None, help="all of the plan by default")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])

@@ -138,7 +138,7 @@ def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:
         plan.pose_style,
         Objective(**plan.objective),
         Schedule(**plan.start, seed=START_SEED),
-        bench.work / f"start-{common_hash(bench)}",
+        bench.work / f"start-{_start_hash(bench)}",
         device="cpu",
         progress=progress,
     )
@@ -162,6 +162,13 @@ def is_finished(bench: Bench, name: str, seed: int) -> bool:
 def common_hash(bench: Bench) -> str:
     """Return the hash of all that the arms have in common, so that no table mixes two plans."""
     plan = {name: value for name, value in vars(bench.plan).items() if name != "arms"}
+    return sha256_json({"plan": plan, "facts": bench.facts})[:12]
+
+
+def _start_hash(bench: Bench) -> str:
+    """Return the hash of all that decides the common start, which longer arms share."""
+    names = ("unet", "pose", "scheduler", "pose_style", "objective", "start")
+    plan = {name: getattr(bench.plan, name) for name in names}
     return sha256_json({"plan": plan, "facts": bench.facts})[:12]
 
 
