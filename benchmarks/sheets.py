@@ -2,6 +2,7 @@
 
 python benchmarks/sheets.py studio docs/studio.jpg
 python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
+python benchmarks/sheets.py run runs/style docs/style.png --rows 4
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.studio import SPLITS, draw_view
 
 
@@ -27,15 +29,22 @@ def studio_sheet(products: int, views: int) -> Image.Image:
 
 
 def run_sheet(run: Path, count: int, across: int) -> Image.Image:
-    """Return sources, outputs and targets of a run's first done rows, one under the other, so many
-    rows side by side; `count` is a multiple of `across`.
+    """Return sources, references if there are any, outputs and targets of a run's first done rows,
+    one under the other and of the output's size, so many rows side by side.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
-    lines = [
-        np.hstack([np.asarray(Image.open(run / path).convert("RGB")) for path in part[column]])
-        for part in (rows.iloc[first : first + across] for first in range(0, count, across))
-        for column in ("source", "output", "target")
-    ]
+    columns = ["source", "reference", "output", "target"]
+    columns = [name for name in columns if name in rows and rows[name].notna().any()]
+    with Image.open(run / rows["output"].iloc[0]) as first:
+        size = (first.height, first.width)
+    lines = []
+    for start in range(0, len(rows), across):
+        for column in columns:
+            line = np.full((size[0], across * size[1], 3), 255, dtype=np.uint8)
+            for place, path in enumerate(rows[column].iloc[start : start + across]):
+                picture = np.asarray(Image.open(run / path).convert("RGB"))
+                line[:, place * size[1] : (place + 1) * size[1]] = fit_on(size, picture)
+            lines.append(line)
     return Image.fromarray(np.vstack(lines))
 
 
