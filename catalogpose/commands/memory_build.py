@@ -87,7 +87,7 @@ def build_memory(options: BuildMemoryOptions, progress: Progress | None = None) 
     facts = {
         "clip": clip_fingerprint(folder),
         "model": "the bundled model" if options.model is None else _lasting(options.model),
-        "texts": {LABELS[label]: _as_json(found) for label, found in texts.items()},
+        "texts": {LABELS[label]: found.to_json() for label, found in texts.items()},
     }
     write_region_table(options.out, table, facts)
     return BuildSummary(
@@ -120,9 +120,9 @@ class _Gathered:
         record, pixels = _regions_of(row, sha256, eyes)
         self.seen.add(sha256)
         for region in record.regions:
-            area = region.area / pixels
             if LABELS[region.label] not in GARMENTS:
                 continue  # Faces, hair and skin are people: nobody shall be given another's.
+            area = region.area / pixels
             if area < SMALLEST:
                 self.small += 1
                 continue
@@ -183,11 +183,3 @@ def _measure(table: RegionTable, folder: Path, device: str) -> dict[int, TextSta
 def _lasting(model: str) -> str:
     """Return a model's hub id, or its folder's absolute path."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _as_json(found: TextStatistics) -> dict[str, object]:
-    """Return statistics as JSON takes them."""
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in vars(found).items()
-    }

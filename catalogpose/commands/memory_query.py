@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +101,8 @@ def query_memory(options: QueryMemoryOptions) -> QuerySummary:
     """Find the regions nearest to each phrase of a prompt.
 
     Raises:
-        UsageError: If no garment of the lexicon is in the prompt, or the memory was made by another
-            CLIP than the model's.
+        UsageError: If no garment of the lexicon is in the prompt, the memory was made by another
+            CLIP than the model's, or lacks a product that shall not count.
     """
     split = split_prompt(options.prompt)
     if not split.phrases:
@@ -112,11 +111,11 @@ def query_memory(options: QueryMemoryOptions) -> QuerySummary:
         )
     folder = resolve_model(options.model)
     memory = load_memory(options.memory, folder)
-    clip = load_clip(folder, options.device)
-    queries = clip.embed_texts([phrase.text for phrase in split.phrases])
     strange = set(options.without) - set(memory.regions.products)
     if strange:
         raise UsageError(f"--without {min(strange)}: {options.memory} has no such product")
+    clip = load_clip(folder, options.device)
+    queries = clip.embed_texts([phrase.text for phrase in split.phrases])
     found = search(
         memory,
         queries,
@@ -160,14 +159,10 @@ def load_memory(path: Path, folder: Path) -> Memory:
             f"{path} was made with the CLIP of {facts['model']}, not with that of {folder}: name "
             "that --model, or build it again"
         )
-    texts = {LABEL_ID[name]: _from_json(values) for name, values in facts["texts"].items()}
+    texts = {
+        LABEL_ID[name]: TextStatistics.from_json(values) for name, values in facts["texts"].items()
+    }
     return Memory(regions=table, texts=texts)
-
-
-def _from_json(values: dict[str, Any]) -> TextStatistics:
-    """Return the statistics that `_as_json` wrote."""
-    means = {k: np.array(values[k], dtype=np.float32) for k in ("image_mean", "text_mean")}
-    return TextStatistics(**{**values, **means})
 
 
 def _crops(memory: Memory, answer: Retrieved) -> Iterator[NDArray[np.uint8]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from catalogpose.records import LABELS
 
@@ -53,9 +53,16 @@ def _plurals(word: str) -> tuple[str, ...]:
 
 
 @cache
+def _read() -> dict[str, Any]:
+    """Read the shipped file, once."""
+    data: dict[str, Any] = json.loads(LEXICON.read_text(encoding="utf-8"))
+    return data
+
+
+@cache
 def load_lexicon() -> Lexicon:
-    """Read the shipped lexicon."""
-    data = json.loads(LEXICON.read_text(encoding="utf-8"))
+    """Return the shipped lexicon."""
+    data = _read()
     nouns = {
         tuple(form.split()): tuple(labels.split("+"))
         for labels, words in data["nouns"].items()
@@ -79,12 +86,12 @@ def load_lexicon() -> Lexicon:
 
 def garment_nouns() -> dict[str, tuple[str, ...]]:
     """Return the lexicon's nouns of each single label, in the singular."""
-    data = json.loads(LEXICON.read_text(encoding="utf-8"))["nouns"]
-    return {label: tuple(words) for label, words in data.items() if "+" not in label}
+    nouns = _read()["nouns"]
+    return {label: tuple(words) for label, words in nouns.items() if "+" not in label}
 
 
 def usual_texts(label: str) -> tuple[str, ...]:
     """Return plain texts of a phrase's label, its first nouns in basic colours: `a red skirt`."""
-    colours = json.loads(LEXICON.read_text(encoding="utf-8"))["basic_colours"]
+    colours = _read()["basic_colours"]
     nouns = garment_nouns().get(label, (label,))[:USUAL_NOUNS]
     return tuple(f"a {colour} {noun}" for noun in nouns for colour in colours)

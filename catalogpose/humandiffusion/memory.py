@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +50,21 @@ class TextStatistics:
     near_std: float
     """Its standard deviation, above 0."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers and lists, for `from_json`."""
+        means = {"image_mean": self.image_mean.tolist(), "text_mean": self.text_mean.tolist()}
+        return {**means, "near_mean": self.near_mean, "near_std": self.near_std}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_json` gave."""
+        means = {k: np.array(values[k], dtype=np.float32) for k in ("image_mean", "text_mean")}
+        return cls(**{**values, **means})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The regions of a catalogue, garments by default, and how texts lie beside them."""
+    """The garments of a catalogue, and how texts lie beside them."""
 
     regions: RegionTable
     """The N regions."""
@@ -114,9 +126,7 @@ def measure_texts(regions: NDArray[np.float32], texts: NDArray[np.float32]) -> T
         regions: (n, D), unit length, at least one.
         texts: (m, D), unit length, at least two.
     """
-    nearest = np.concatenate(
-        [(part @ regions.T).max(axis=1) for part in np.array_split(texts, max(1, len(texts) // 64))]
-    )
+    nearest = (texts @ regions.T).max(axis=1)
     return TextStatistics(
         image_mean=regions.mean(axis=0),
         text_mean=texts.mean(axis=0),
