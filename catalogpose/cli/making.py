@@ -27,6 +27,11 @@ Stage = Annotated[
     typer.Option(help="One stage of a studio recipe: vae, clip, truepose, parser, assemble."),
 ]
 
+Refine = Annotated[
+    list[str] | None,
+    typer.Option(help="Part of a studio --model to train on too: vae, clip, parser; repeatable."),
+]
+
 
 def studio(
     out: Annotated[Path, typer.Option(help="Folder for the catalogue.")],
@@ -77,6 +82,7 @@ def train(
         str | None, typer.Option(help="Licence of the weights; they inherit the photos'.")
     ] = None,
     seed: Seed = 0,
+    refine: Refine = None,
     only: Stage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -103,6 +109,7 @@ def train(
         compile_nets=compile_nets,
         licence=licence,
         seed=seed,
+        refine=tuple(refine or ()),
         only=only,
     )
     with show_progress("steps") as progress:

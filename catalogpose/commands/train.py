@@ -121,6 +121,7 @@ def _train_studio(
         if value:
             raise UsageError(f"{flag} goes with recipes for photos; {recipe.name} draws its own")
     # Imported once the recipe is known to exist: torch takes seconds.
+    from catalogpose.training.continuing import EYES
     from catalogpose.training.processes import process_count
     from catalogpose.training.recipe_checks import check_studio_recipe
     from catalogpose.training.stages import STAGES, run_stages
@@ -128,6 +129,10 @@ def _train_studio(
 
     if options.only is not None and options.only not in STAGES:
         raise UsageError(f"--only {options.only}: no such stage; known: {', '.join(STAGES)}")
+    if unknown := sorted(set(options.refine) - set(EYES)):
+        raise UsageError(f"--refine {unknown[0]}: no such part; known: {', '.join(EYES)}")
+    if options.refine and options.model is None:
+        raise UsageError("--refine goes with --model, whose parts it trains on")
     if process_count() > 1:
         raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
     check_studio_recipe(recipe)
@@ -136,6 +141,7 @@ def _train_studio(
         folder=options.out,
         device=_torch_device(options.device),
         start=None if options.model is None else resolve_model(options.model),
+        refine=options.refine,
         seed=options.seed,
         progress=progress,
     )
@@ -151,6 +157,8 @@ def _train_photos(
     warn: Callable[[str], None] | None,
 ) -> TrainSummary | PrepareSummary | Trial:
     """Carry out a recipe on photos."""
+    if options.refine:
+        raise UsageError(f"--refine goes with studio recipes; {recipe.name} trains one part")
     if options.only is not None:
         raise UsageError(f"--only goes with studio recipes; {recipe.name} trains one part")
     if options.manifest is None:

@@ -48,6 +48,9 @@ class TrainOptions:
     model cannot be pushed."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
+    refine: tuple[str, ...] = ()
+    """Parts of `model` that a studio recipe trains on before TruePose: `vae`, `clip`, `parser`;
+    the others are taken as they are."""
     only: str | None = None
     """Name of the one part of a studio recipe to train; None: every part in turn."""
 

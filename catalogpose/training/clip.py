@@ -16,6 +16,7 @@ from catalogpose.perception.clip import Clip, make_clip, save_clip, wrap_clip
 from catalogpose.records import LABELS
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.training.pictures import Pictures
+from catalogpose.training.start import take_weights
 
 
 def phrase_of(label: str, caption: str | None) -> str:
@@ -44,6 +45,7 @@ def train_clip(
     folder: Path,
     target: Path,
     *,
+    begin: Path | None = None,
     device: str,
     progress: Progress | None = None,
 ) -> Any:
@@ -55,10 +57,13 @@ def train_clip(
         schedule: Steps, batch and rates; a batch is that many regions of different pictures.
         folder: For the checkpoint and the losses.
         target: The folder written.
+        begin: Folder of a CLIP to go on from; None: random weights.
         device: Where to train.
         progress: Told the steps done; None: nobody is told.
     """
     model, tokenizer = make_clip(config, target)
+    if begin is not None:
+        take_weights(model, begin)
     model.to(device)
     eyes = wrap_clip(model)
 

@@ -13,7 +13,10 @@ from catalogpose.training.recipes import Recipe
 from catalogpose.training.workshop import Workshop
 from catalogpose.truepose.model import read_card
 
-TAKEN_OVER = ("vae", "clip", "start", "parser")
+EYES = ("vae", "clip", "parser")
+"""The parts that are copied from a model to start from, or trained on."""
+
+TAKEN_OVER = (*EYES, "start")
 """The stages that a model to start from spares."""
 
 INHERITED = ("data_licence", "companions", "base_model", "datasets")
@@ -52,9 +55,11 @@ def check_start(recipe: Recipe, start: Path) -> None:
 
 
 def take_over(shop: Workshop, start: Path) -> None:
-    """Copy the eyes of the model to start from: what their stages would make is there."""
+    """Copy the eyes of the model to start from, but those to be refined: what their stages would
+    make is there.
+    """
     for name in TAKEN_OVER:
-        if name not in shop.times:
+        if name not in (*shop.times, *shop.refine):
             if name != "start":
                 shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
             shop.note_time(name, 0.0)

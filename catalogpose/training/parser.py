@@ -25,6 +25,7 @@ def train_parser(
     folder: Path,
     target: Path,
     *,
+    begin: Path | None = None,
     device: str,
     progress: Progress | None = None,
 ) -> Parser:
@@ -32,16 +33,20 @@ def train_parser(
 
     Args:
         pictures: To learn from.
-        options: Of `SegformerConfig`.
+        options: Of `SegformerConfig`; a parser to go on from has its own.
         schedule: Steps, batch and rates.
         folder: For the checkpoint and the losses.
         target: The folder written.
+        begin: Folder of a parser to go on from; None: random weights.
         device: Where to train.
         progress: Told the steps done; None: nobody is told.
     """
     height, width = pictures.labels.shape[2:]
-    parser = make_parser((height, width), dict(enumerate(LABELS)), "common", **options)
-    model = parser.model.to(device)
+    if begin is None:
+        parser = make_parser((height, width), dict(enumerate(LABELS)), "common", **options)
+    else:
+        parser = Parser.load(begin)
+    model = parser.model.float().to(device)
     photos = pictures.photos.reshape(-1, height, width, 3)
     maps = pictures.labels.reshape(-1, height, width)
 

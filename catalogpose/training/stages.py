@@ -27,6 +27,7 @@ from catalogpose.training.parser import train_parser
 from catalogpose.training.previews import make_preview
 from catalogpose.training.recipes import Recipe
 from catalogpose.training.schedule import Schedule
+from catalogpose.training.start import take_weights
 from catalogpose.training.truepose import (
     TruePoseNets,
     start_from,
@@ -65,6 +66,8 @@ def run_vae(shop: Workshop) -> None:
     options = shop.recipe.vae
     schedule = shop.schedule(options)
     vae = make_vae(tuple(options["widths"]), options["latent_channels"])
+    if (begin := shop.begin("vae")) is not None:
+        take_weights(vae, begin)
     train_vae(
         _flat(shop.pictures("train").photos),
         _flat(shop.pictures("validation").photos),
@@ -87,6 +90,7 @@ def run_clip(shop: Workshop) -> None:
         schedule,
         shop.work / "clip",
         shop.model / "clip",
+        begin=shop.begin("clip"),
         device=shop.device,
         progress=shop.progress,
     )
@@ -102,6 +106,7 @@ def run_parser(shop: Workshop) -> None:
         schedule,
         shop.work / "parser",
         shop.model / "parser",
+        begin=shop.begin("parser"),
         device=shop.device,
         progress=shop.progress,
     )
@@ -241,7 +246,7 @@ def run_assemble(shop: Workshop) -> None:
 def _training_facts(shop: Workshop) -> dict[str, object]:
     """Return what the card says of the training; of the model to start from, what its card says."""
     recipe = shop.recipe
-    spared = TAKEN_OVER if shop.start is not None else ()
+    spared = () if shop.start is None else set(TAKEN_OVER) - set(shop.refine)
     trained = [name for name in STAGES if name not in (*spared, "assemble")]
     schedules = {"start": recipe.truepose["start"]} | {
         name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
@@ -268,6 +273,7 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     }
     facts: dict[str, object] = {
         "recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed, "model": None,
+        "refine": list(shop.refine),
     }  # fmt: skip
     if shop.start is not None:
         check_start(shop.recipe, shop.start)

@@ -1,11 +1,18 @@
-"""How a net starts from nothing: the path past its residual branches keeps what it carries."""
+"""How a net starts: from nothing, with a path past its residual branches that keeps what it
+carries, or from the weights of one that was trained before.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
+from safetensors.torch import load_file
 from torch import nn
+
+from catalogpose.errors import UsageError, first_line
 
 
 def open_path(net: nn.Module) -> None:
@@ -24,3 +31,19 @@ def open_path(net: nn.Module) -> None:
             nn.init.orthogonal_(module.conv.weight)
         if isinstance(conv := getattr(module, "conv_in", None), nn.Conv2d):
             nn.init.orthogonal_(conv.weight)
+
+
+def take_weights(net: nn.Module, folder: Path) -> None:
+    """Give a net the weights that a part of a model folder holds, in the net's own precision.
+
+    Raises:
+        UsageError: If that part is another net.
+    """
+    (path,) = folder.glob("*.safetensors")
+    try:
+        net.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise UsageError(
+            f"{folder} is not the net of this recipe ({first_line(error)}): name another --model "
+            "or recipe"
+        ) from None

@@ -31,10 +31,16 @@ class Workshop:
     start: Path | None = None
     """Folder of a model of the same recipe whose TruePose is trained on, with the eyes it has;
     None: every part is trained from nothing."""
+    refine: tuple[str, ...] = ()
+    """Eyes of that model which are trained on before TruePose is, of `continuing.EYES`."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     progress: Progress | None = None
     """Told what is done; None: nobody is told."""
+
+    def begin(self, part: str) -> Path | None:
+        """Return the folder of the part that one of `refine` goes on from; None: from nothing."""
+        return self.start / part if self.start is not None and part in self.refine else None
 
     @property
     def work(self) -> Path:

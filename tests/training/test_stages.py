@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from catalogpose.commands.train import train_model
 from catalogpose.config import TrainOptions
@@ -13,6 +15,7 @@ from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.training.recipes import load_recipe
+from catalogpose.training.start import take_weights
 from catalogpose.truepose.model import BUNDLED, read_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
@@ -75,6 +78,31 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
         train_model(dataclasses.replace(from_model, model=None))
     assert all((before[name] == after[name]) == (name in kept) for name in before)
 
+    # What is to be refined learns on from that model's weights instead of being taken over.
+    refined: list[str] = []
+    finer = train_model(
+        dataclasses.replace(from_model, out=tmp_path / "finer", refine=("vae", "parser")),
+        lambda name, done, total: refined.append(name),
+    )
+    assert {"vae", "parser"} <= set(refined)
+    assert "clip" not in refined
+    assert set(read_card(finer.model).training["seconds"]) == {"vae", "truepose", "parser"}
+    started, learnt = (
+        load_file(model / "vae/diffusion_pytorch_model.safetensors")
+        for model in (summary.model, finer.model)
+    )
+    # Two steps of AdamW at a rate of 0.001 move no weight by much more than 0.002.
+    assert all(bool(((learnt[k] - started[k]).abs() < 0.01).all()) for k in started)
+    assert any(bool((learnt[k] != started[k]).any()) for k in started)
+
+
+def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
+    """A part that is no net of the recipe is refused in one line that names the remedy."""
+    net = torch.nn.Linear(2, 3)
+    save_file({"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"is not the net of this recipe .*: name another --model"):
+        take_weights(net, tmp_path)
+
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_model_of_another_canvas_is_refused(tmp_path: Path) -> None:
@@ -98,3 +126,9 @@ def test_an_unknown_stage_or_recipe_is_refused(tmp_path: Path) -> None:
         train_model(TrainOptions(recipe="nothing", out=tmp_path))
     with pytest.raises(UsageError, match="known: vae, clip"):
         train_model(TrainOptions(out=tmp_path, only="nothing"))
+    with pytest.raises(UsageError, match="--refine unet: no such part; known: vae, clip, parser"):
+        train_model(TrainOptions(out=tmp_path, model=str(BUNDLED), refine=("unet",)))
+    with pytest.raises(UsageError, match="--refine goes with --model"):
+        train_model(TrainOptions(out=tmp_path, refine=("vae",)))
+    with pytest.raises(UsageError, match="--refine goes with studio recipes"):
+        train_model(TrainOptions(out=tmp_path, recipe="truepose-256", refine=("vae",)))
