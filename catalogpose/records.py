@@ -136,6 +136,25 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a text-driven row asks for in words, and the map that says where."""
+
+    prompt: str
+    """A sentence of free words."""
+    pose_map: Path
+    """A PNG of label ids that says what shall be where; its shape is the picture's."""
+    label_set: str
+    """The label set of `pose_map`."""
+    keep: tuple[str, ...] | None = None
+    """Names of `LABELS` whose regions come from the source; None: the person's own (face, hair,
+    skin) and every garment that the prompt does not speak of."""
+    region_prompts: Mapping[str, str] = field(default_factory=dict)
+    """What a label's region shall be, in place of what the prompt says of it."""
+    exclude_products: tuple[str, ...] = ()
+    """Products whose cloth shall not inform the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One row of a manifest, its paths resolved."""
 
@@ -143,13 +162,14 @@ class Row:
     """1 for the first row after the header."""
     id: str
     """Any non-empty text, unique in the manifest."""
-    source: Path
-    """The photo to re-pose."""
-    pose: Path
-    """The target pose, a JSON file; in a row with `reference` that of the person in it."""
+    source: Path | None
+    """The photo to re-pose; None only in rows with a `description`: nobody is kept."""
+    pose: Path | None
+    """The target pose, a JSON file; in a row with `reference` that of the person in it. None only
+    in rows with a `description`, whose map says enough."""
     pose_size: tuple[int, int] | None = None
     """Width and height of the pose's canvas; None: what the file says, else the upright source's
-    size, or the upright reference's.
+    size, the upright reference's, or the map's.
     """
     target: Path | None = None
     """The true picture, for `report`; None where none exists."""
@@ -163,6 +183,8 @@ class Row:
     """The label set of `parsing`; None only where `parsing` is None."""
     reference: Reference | None = None
     """The photo on which the source's cloth shall appear; None: the source itself is re-posed."""
+    description: Description | None = None
+    """What a text-driven row asks for; None: the row is re-posed."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """The manifest's other columns, carried through untouched."""
 

@@ -11,7 +11,8 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("run", "training"),
-    ("truepose", "humandiffusion", "quality", "studio"),
+    ("humandiffusion",),
+    ("truepose", "quality", "studio"),
     ("perception", "catalog"),
     ("records", "config", "errors", "pixels"),
 )
@@ -25,14 +26,14 @@ DOORS = {
     "tqdm": ("cli/",),
     "open_clip": ("perception/clip.py",),
     "transformers": ("perception/",),
-    "diffusers": ("truepose/", "training/"),
+    "diffusers": ("truepose/", "humandiffusion/", "training/"),
     "accelerate": ("training/",),
     "huggingface_hub": ("truepose/", "training/", "commands/model.py"),
     "pyarrow": ("catalog/", "run/ledger.py"),
     "pandas": ("quality/", "commands/report.py"),
     "jinja2": ("quality/", "commands/report.py"),
     "skimage": ("quality/", "commands/report.py"),
-    "torch": ("perception/", "truepose/", "run/", "training/", "commands/"),
+    "torch": ("perception/", "truepose/", "humandiffusion/", "run/", "training/", "commands/"),
 }
 """Where each heavy library may be imported, relative to the package."""
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from catalogpose.catalog.descriptions import split_labels, split_products, split_region_prompts
 from catalogpose.catalog.labels import LABEL_SETS
 from catalogpose.catalog.references import split_regions
 
 REQUIRED = ("id", "source", "pose")
-"""Columns that every manifest we write has; `reference_pose` can stand for `pose`."""
+"""Columns that every manifest we write has; `reference_pose` can stand for `pose`, and where every
+row has `prompt` and `pose_map` both may lack."""
 
 OPTIONAL: Mapping[str, pa.DataType] = {
     "pose_width": pa.int64(),
@@ -26,11 +28,16 @@ OPTIONAL: Mapping[str, pa.DataType] = {
     "reference_regions": pa.string(),
     "reference_parsing": pa.string(),
     "reference_label_set": pa.string(),
+    "prompt": pa.string(),
+    "pose_map": pa.string(),
+    "keep": pa.string(),
+    "region_prompts": pa.string(),
+    "exclude_products": pa.string(),
 }
 """Columns that we understand beside the required ones, and their types in Parquet."""
 
-NOT_YET = ("prompt", "pose_map", "region_prompts", "keep", "exclude_products")
-"""Columns kept for what comes later and refused until then."""
+DESCRIPTION = ("prompt", "pose_map", "keep", "region_prompts", "exclude_products")
+"""Columns of text-driven rows; the first two make a row one."""
 
 REFERENCE = tuple(name for name in OPTIONAL if name.startswith("reference"))
 """Columns of style transfer; other names that begin so are taken for misspelt ones."""
@@ -55,8 +62,6 @@ Fault = Callable[[str, str], None]
 
 def column_fault(field: pa.Field) -> str | None:
     """Say what is wrong with a manifest's column; None where nothing is."""
-    if field.name in NOT_YET:
-        return "not yet supported; remove it"
     if field.name.startswith("reference") and field.name not in REFERENCE:
         return f"unknown; known are {', '.join(REFERENCE)}"
     if field.name in RESULT_COLUMNS:
@@ -74,13 +79,15 @@ def column_fault(field: pa.Field) -> str | None:
 def read_cells(cells: Mapping[str, object], fault: Fault) -> dict[str, str | int | None]:
     """Return the understood columns of a row, None where absent or faulty."""
     values: dict[str, str | int | None] = {}
-    for name in (*REQUIRED, "target", "product", "parsing", "label_set", *REFERENCE):
+    for name in (*REQUIRED, "target", "product", "parsing", "label_set", *REFERENCE,
+                 *DESCRIPTION):  # fmt: skip
         cell = cells.get(name)
         values[name] = str(cell) if cell is not None and str(cell).strip() else None
-    for name in ("id", "source"):
+    described = _check_description(values, fault)
+    for name in ("id",) if described else ("id", "source"):
         if values[name] is None:
             fault(name, "empty")
-    _check_pose_and_reference(values, fault)
+    _check_pose_and_reference(values, fault, described=described)
     values["pose_width"] = _whole(cells, "pose_width", 1, MAX_POSE_SIDE, fault)
     values["pose_height"] = _whole(cells, "pose_height", 1, MAX_POSE_SIDE, fault)
     values["seed"] = _whole(cells, "seed", 0, MAX_SEED, fault)
@@ -99,14 +106,56 @@ def _check_label_set(values: Mapping[str, str | int | None], prefix: str, fault:
     label_set = values[column]
     if label_set is not None and label_set not in LABEL_SETS:
         fault(column, f"unknown label set {label_set!r}; known: {', '.join(LABEL_SETS)}")
-    if values[f"{prefix}parsing"] is not None and label_set is None:
-        fault(column, f"empty beside {prefix}parsing; name the map's label set")
+    maps = [f"{prefix}parsing"] if prefix else ["parsing", "pose_map"]
+    given = next((name for name in maps if values[name] is not None), None)
+    if given is not None and label_set is None:
+        fault(column, f"empty beside {given}; name the map's label set")
 
 
-def _check_pose_and_reference(values: dict[str, str | int | None], fault: Fault) -> None:
-    """Check that a row has either a pose, or a reference with its pose and regions."""
+def _check_description(values: dict[str, str | int | None], fault: Fault) -> bool:
+    """Check the cells of a text-driven row that need no file; say whether the row is one.
+
+    A cell at fault becomes None.
+    """
+    described = values["prompt"] is not None or values["pose_map"] is not None
+    if not described:
+        for name in DESCRIPTION[2:]:
+            if values[name] is not None:
+                fault(name, "given without prompt; give both or neither")
+        return False
+    if values["prompt"] is None:
+        fault("prompt", "empty beside pose_map; say in words what the map's regions shall be")
+    if values["pose_map"] is None:
+        fault("pose_map", "empty beside prompt; name the map that says what shall be where")
+    if values["reference"] is not None:
+        fault("reference", "given beside prompt; give one of them")
+    if values["keep"] is not None and values["source"] is None:
+        fault("keep", "given without source, which it is kept from; give both or neither")
+    _check_lists(values, fault)
+    return True
+
+
+def _check_lists(values: dict[str, str | int | None], fault: Fault) -> None:
+    """Check the cells of a text-driven row that hold several things."""
+    for name, split in (("keep", split_labels), ("region_prompts", split_region_prompts),
+                        ("exclude_products", split_products)):  # fmt: skip
+        if values[name] is None:
+            continue
+        try:
+            split(str(values[name]))
+        except ValueError as error:
+            fault(name, str(error))
+            values[name] = None
+
+
+def _check_pose_and_reference(
+    values: dict[str, str | int | None], fault: Fault, *, described: bool
+) -> None:
+    """Check that a row has a pose, unless it is `described`, or a reference with its pose and
+    regions.
+    """
     if values["reference"] is None:
-        if values["pose"] is None:
+        if values["pose"] is None and not described:
             fault("pose", "empty")
         for name in REFERENCE:
             if values[name] is not None:

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from catalogpose.catalog.columns import (
     OPTIONAL,
-    REFERENCE,
     REQUIRED,
     Fault,
     column_fault,
@@ -23,12 +22,14 @@ from catalogpose.catalog.columns import (
     read_cells,
     shown,
 )
+from catalogpose.catalog.descriptions import map_fault
 from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.poses import check_pose
 from catalogpose.catalog.references import mask_fault, shape_fault, split_regions
+from catalogpose.catalog.rows import make_row, row_cells
 from catalogpose.catalog.tables import Table, TableError, open_table, write_table
 from catalogpose.errors import ManifestError, RowError, UsageError
-from catalogpose.records import Reference, Row
+from catalogpose.records import Row
 
 POSES = ("pose", "reference_pose")
 """Columns that name pose files."""
@@ -50,7 +51,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             values = read_cells(cells, noting(number, faults))
             if faults:
                 raise ManifestError(faults)
-            yield _make_row(number, values, cells, table.path.parent)
+            yield make_row(number, values, cells, table.path.parent)
     except TableError as error:
         raise ManifestError([f"{shown(str(path))}: {error}"]) from None
 
@@ -96,6 +97,7 @@ class _Check:
         self._pose_fault = lru_cache(65_536)(_pose_fault)
         self._mask_fault = lru_cache(65_536)(mask_fault)
         self._shape_fault = lru_cache(65_536)(shape_fault)
+        self._map_fault = lru_cache(65_536)(map_fault)
 
     def row(self, cells: Mapping[str, object]) -> None:
         """Check one row and that its files exist; a photo is decoded later."""
@@ -115,7 +117,11 @@ class _Check:
                 fault(column, f"unreadable file {shown(name)}; {reason}")
                 sound = False
         if not lines and sound and values["reference"] is not None:
-            self._reference(_make_row(self.count, values, {}, self.folder), fault)
+            self._reference(make_row(self.count, values, {}, self.folder), fault)
+        if not lines and values["pose_map"] is not None:
+            path = self.folder / str(values["pose_map"])
+            if reason := self._map_fault(path, str(values["label_set"])):
+                fault("pose_map", reason)
         self.found.extend((self.count, line) for line in lines)
 
     def _reference(self, row: Row, fault: Fault) -> None:
@@ -124,13 +130,15 @@ class _Check:
         photo, mask = row.reference.photo, row.reference.mask
         if mask is not None and (reason := self._mask_fault(mask, photo)):
             fault("reference_regions", reason)
+        assert row.pose is not None  # rows with a reference have one
         if reason := self._shape_fault(row.pose, row.pose_size, photo):
             fault("reference_pose", reason)
 
 
 def _files(values: Mapping[str, str | int | None]) -> Iterator[tuple[str, str]]:
     """Yield column and name of every file that a row names."""
-    for column in ("source", *POSES, "target", "parsing", "reference", "reference_parsing"):
+    for column in ("source", *POSES, "target", "parsing", "reference", "reference_parsing",
+                   "pose_map"):  # fmt: skip
         if values[column] is not None:
             yield column, str(values[column])
     if values["reference_regions"] is not None:
@@ -145,11 +153,14 @@ def _open(path: Path) -> Table:
         table = open_table(path)
     except TableError as error:
         raise ManifestError([f"{shown(str(path))}: {error}"]) from None
+    names = set(table.schema.names)
+    stand_ins = {"source": {"prompt", "pose_map"}, "pose": {"prompt", "pose_map"}}
     faults = [
         f"column {name}: missing; a manifest has the columns id, source and pose"
         for name in REQUIRED
-        if name not in table.schema.names
-        and not (name == "pose" and "reference_pose" in table.schema.names)
+        if name not in names
+        and not (name == "pose" and "reference_pose" in names)
+        and not (name in stand_ins and stand_ins[name] <= names)
     ]
     for field in table.schema:
         reason = column_fault(field)
@@ -158,49 +169,6 @@ def _open(path: Path) -> Table:
     if faults:
         raise ManifestError(faults)
     return table
-
-
-def _make_row(
-    number: int, values: Mapping[str, str | int | None], cells: Mapping[str, object], folder: Path
-) -> Row:
-    """Build a row out of values without fault."""
-
-    def file(name: str) -> Path | None:
-        return None if values[name] is None else folder / str(values[name])
-
-    def text(name: str) -> str | None:
-        return None if values[name] is None else str(values[name])
-
-    width, height, seed = values["pose_width"], values["pose_height"], values["seed"]
-    return Row(
-        number=number,
-        id=str(values["id"]),
-        source=folder / str(values["source"]),
-        pose=folder / str(values["pose"] or values["reference_pose"]),
-        pose_size=None if width is None or height is None else (int(width), int(height)),
-        target=file("target"),
-        product=text("product"),
-        seed=None if seed is None else int(seed),
-        parsing=file("parsing"),
-        label_set=text("label_set") if values["parsing"] is not None else None,
-        reference=_make_reference(values, folder),
-        extra={name: cell for name, cell in cells.items() if name not in (*REQUIRED, *OPTIONAL)},
-    )
-
-
-def _make_reference(values: Mapping[str, str | int | None], folder: Path) -> Reference | None:
-    """Build the reference of a row without fault; None where it has none."""
-    if values["reference"] is None:
-        return None
-    regions, mask = split_regions(str(values["reference_regions"]))
-    ready = values["reference_parsing"]
-    return Reference(
-        photo=folder / str(values["reference"]),
-        regions=regions,
-        mask=None if mask is None else folder / mask,
-        parsing=None if ready is None else folder / str(ready),
-        label_set=None if ready is None else str(values["reference_label_set"]),
-    )
 
 
 def _duplicates(table: Table, hashes: array[int], count: int) -> Iterator[tuple[int, str]]:
@@ -248,7 +216,7 @@ def write_manifest(
     types: dict[str, pa.DataType | None] = dict.fromkeys(REQUIRED, pa.string())
     # Short manifests leave out the columns that nobody uses; for long ones that is not known yet.
     full = len(head) == PEEK
-    cells = [_write_cells(row, path.parent) for row in head]
+    cells = [row_cells(row, path.parent) for row in head]
     types.update(
         (n, t) for n, t in OPTIONAL.items() if full or any(c[n] is not None for c in cells)
     )
@@ -256,59 +224,8 @@ def write_manifest(
     types.update(
         (n, extra_schema.field(n).type if extra_schema is not None else None) for n in names
     )
-    stream = itertools.chain(cells, (_write_cells(row, path.parent) for row in rows))
+    stream = itertools.chain(cells, (row_cells(row, path.parent) for row in rows))
     try:
         write_atomically(path, lambda file: write_table(file, path.suffix, stream, types))
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"cannot write {shown(str(path))}: {error}") from None
-
-
-def _write_cells(row: Row, folder: Path) -> dict[str, object]:
-    """Return a row's cells for a manifest in `folder`."""
-    width, height = row.pose_size or (None, None)
-    return {
-        **row.extra,
-        "id": row.id,
-        "source": _relative(row.source, folder),
-        "pose": _relative(row.pose, folder) if row.reference is None else None,
-        "pose_width": width,
-        "pose_height": height,
-        "target": _relative(row.target, folder),
-        "product": row.product,
-        "seed": row.seed,
-        "parsing": _relative(row.parsing, folder),
-        "label_set": row.label_set,
-        **_reference_cells(row, folder),
-    }
-
-
-def _reference_cells(row: Row, folder: Path) -> dict[str, object]:
-    """Return the cells of a row's reference, None where it has none."""
-    reference = row.reference
-    if reference is None:
-        return dict.fromkeys(REFERENCE)
-    return {
-        "reference": _relative(reference.photo, folder),
-        "reference_pose": _relative(row.pose, folder),
-        "reference_regions": ",".join(reference.regions) or _relative(reference.mask, folder),
-        "reference_parsing": _relative(reference.parsing, folder),
-        "reference_label_set": reference.label_set,
-    }
-
-
-def _relative(path: Path | None, folder: Path) -> str | None:
-    """Return a path as seen from a folder; absolute where no way leads there (another drive)."""
-    if path is None:
-        return None
-    try:
-        return Path(
-            os.path.relpath(_real(path.parent.absolute()) / path.name, _real(folder.absolute()))
-        ).as_posix()
-    except ValueError:
-        return path.absolute().as_posix()
-
-
-@lru_cache(4096)
-def _real(folder: Path) -> Path:
-    """Return a folder without links: `..` leads out of the real one."""
-    return folder.resolve()

@@ -59,8 +59,8 @@ class Provenance:
     """The manifest row's id."""
     product: str | None
     """The product's id; None where the manifest names none, and then no property is written."""
-    source_sha256: str
-    """Hash of the source photo's file."""
+    source_sha256: str | None
+    """Hash of the source photo's file; None where words alone said what to paint."""
     reference_sha256: str | None = None
     """Hash of the reference photo's file, where the source's cloth was put on one; None elsewhere.
     """
@@ -68,6 +68,15 @@ class Provenance:
     """Labels of the reference's regions that took the source's cloth; None where none are named."""
     reference_mask_sha256: str | None = None
     """Hash of the mask file that said where; None where `reference_regions` did."""
+    prompt: str | None = None
+    """The words that said what to paint; None in rows without, as are the next three."""
+    pose_map_sha256: str | None = None
+    """Hash of the map's file that said where."""
+    region_sources: str | None = None
+    """What each region came from, as JSON by label: `source`, `null`, or for words a mapping that
+    names the products whose cloth informed it."""
+    memory_sha256: str | None = None
+    """Hash of the memory's file; None where there was none too."""
     pose_digest: str
     """Hash of the pose as it was used."""
     model: str

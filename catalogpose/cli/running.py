@@ -11,6 +11,18 @@ from catalogpose.cli.progress import print_summary, show_progress
 from catalogpose.cli.words import AsJson, Cache, Device, Manifest, Model
 from catalogpose.config import GenerateOptions, ParseOptions, ReportOptions
 
+Prompt = Annotated[str | None, typer.Option(help="Free words, for one picture without a manifest.")]
+PoseMap = Annotated[
+    Path | None, typer.Option(help="With --prompt: a PNG of labels, what shall be where.")
+]
+LabelSet = Annotated[str, typer.Option(help="With --prompt: the label set of --pose-map.")]
+KeptSource = Annotated[
+    Path | None, typer.Option(help="With --prompt: a photo that keeps what no word changes.")
+]
+BesidePose = Annotated[
+    Path | None, typer.Option(help="With --prompt: the pose beside the map, JSON.")
+]
+
 
 def parse(
     manifest: Manifest,
@@ -32,7 +44,14 @@ def parse(
 
 
 def generate(
-    manifest: Manifest,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Manifest, Parquet or CSV.  [default: --prompt says what]")
+    ] = None,
+    prompt: Prompt = None,
+    pose_map: PoseMap = None,
+    label_set: LabelSet = "common",
+    source: KeptSource = None,
+    pose: BesidePose = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.  [default: runs/ and the manifest's name]")
     ] = None,
@@ -62,18 +81,22 @@ def generate(
     keypoint_table: Annotated[
         Path | None, typer.Option(help="Which labels a joint shows, JSON.  [default: the shipped]")
     ] = None,
+    memory: Annotated[
+        Path | None, typer.Option(help="Cloth for the words of prompts, from `memory build`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture for every row of a manifest.
+    """Make a picture for every row of a manifest, or one of what a prompt says.
 
     The same command goes on where an earlier one stopped, and tries failed rows again.
     """
     from catalogpose.commands.generate import generate_pictures
 
     options = GenerateOptions(
-        manifest=manifest, out=out, model=model, cache=cache, device=device, gpus=gpus,
-        workers=workers, batch=batch, steps=steps, guidance=guidance, seed=seed,
-        max_failures=max_failures, retry_failed=retry_failed, keypoint_table=keypoint_table,
+        manifest=manifest, prompt=prompt, pose_map=pose_map, label_set=label_set, source=source,
+        pose=pose, out=out, model=model, cache=cache, device=device, gpus=gpus, workers=workers,
+        batch=batch, steps=steps, guidance=guidance, seed=seed, max_failures=max_failures,
+        retry_failed=retry_failed, keypoint_table=keypoint_table, memory=memory,
     )  # fmt: skip
     with show_progress("rows") as progress:
         summary = generate_pictures(options, progress)

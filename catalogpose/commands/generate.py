@@ -18,9 +18,12 @@ from catalogpose.catalog.cache import default_cache_folder
 from catalogpose.catalog.files import sha256_file, sha256_json, write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.catalog.manifest import check_manifest, read_rows
-from catalogpose.config import GenerateOptions, Progress
-from catalogpose.errors import FailureLimitError, UsageError
+from catalogpose.commands.one_row import write_one_row
+from catalogpose.config import RUNS, GenerateOptions, Progress
+from catalogpose.errors import FailureLimitError, ManifestError, UsageError
+from catalogpose.humandiffusion.wanted import check_descriptions
 from catalogpose.records import Outcome
+from catalogpose.run.describing import load_memory
 from catalogpose.run.devices import find_devices
 from catalogpose.run.ledger import Ledger, write_results
 from catalogpose.run.local import catch_signals, run_rows
@@ -28,10 +31,7 @@ from catalogpose.run.lock import hold
 from catalogpose.run.plan import PICTURE_VERSION, Plan, make_plan, model_fingerprint
 from catalogpose.run.process import IMAGES, WORKER, WorkerSettings, as_fault
 from catalogpose.run.summary import GenerateSummary, summarise
-from catalogpose.truepose.model import ModelCard, read_card, resolve_model
-
-RUNS = Path("runs")
-"""Where runs lie unless their user says otherwise, relative to the working folder."""
+from catalogpose.truepose.model import ALIGNMENT, ModelCard, read_card, resolve_model
 
 RUN_SCHEMA = 1
 """Of `run.json`; it grows when a key changes its meaning or goes."""
@@ -51,6 +51,8 @@ class _Task:
 
     options: GenerateOptions
     """What the user asked for."""
+    manifest: Path
+    """The manifest, which the options may have left to be written."""
     rows: int
     """Rows of the manifest."""
     run_folder: Path
@@ -65,6 +67,8 @@ class _Task:
     """Guidance scale ω."""
     fingerprint: str
     """Hash of the model and of all settings that decide pictures."""
+    memory_sha256: str | None
+    """Hash of the memory's file; None: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,21 +94,26 @@ def generate_pictures(
     machine lacks something. Whatever ends a run, the same call goes on with it.
     """
     started = time.monotonic()
-    task = _resolve(options)
+    if options.manifest is None:
+        options = write_one_row(options)
+    assert options.manifest is not None  # now at the latest
+    manifest = options.manifest
+    task = _resolve(options, manifest)
     try:
         with hold(task.run_folder):
             _sweep(task.run_folder)
             _write_run_card(task)
             plan = make_plan(
-                read_rows(options.manifest),
+                read_rows(manifest),
                 Ledger(task.run_folder).outcomes(),
                 run_folder=task.run_folder,
                 fingerprint=task.fingerprint,
                 seed=options.seed,
                 retry_failed=options.retry_failed,
+                memory=task.memory_sha256,
             )
             ended = _work(task, plan, progress, factory)
-            write_results(task.run_folder, options.manifest, ended.known, options.seed)
+            write_results(task.run_folder, manifest, ended.known, options.seed)
     except OSError as error:
         fault = as_fault(error)
         if fault is None:
@@ -126,10 +135,10 @@ def generate_pictures(
     return summary
 
 
-def _resolve(options: GenerateOptions) -> _Task:
+def _resolve(options: GenerateOptions, manifest: Path) -> _Task:
     """Check all that can be checked before a model is loaded or anything is written."""
-    rows = check_manifest(options.manifest)
-    run_folder = options.out or RUNS / options.manifest.stem
+    rows = check_manifest(manifest)
+    run_folder = options.out or RUNS / manifest.stem
     if run_folder.exists() and not run_folder.is_dir():
         raise UsageError(f"--out must be a folder; {run_folder} is a file")
     model = resolve_model(options.model)
@@ -137,16 +146,19 @@ def _resolve(options: GenerateOptions) -> _Task:
     for name in card.weights:
         if not (model / name).is_file():
             raise UsageError(f"model folder {model} is not whole: missing file {name}")
+    _check_texts(manifest, options.memory, model)
     steps = card.steps if options.steps is None else options.steps
     guidance = card.guidance if options.guidance is None else options.guidance
     return _Task(
         options=options,
+        manifest=manifest,
         rows=rows,
         run_folder=run_folder,
         model=model,
         card=card,
         steps=steps,
         guidance=guidance,
+        memory_sha256=None if options.memory is None else sha256_file(options.memory),
         fingerprint=sha256_json(
             {
                 "pictures": PICTURE_VERSION,
@@ -157,6 +169,26 @@ def _resolve(options: GenerateOptions) -> _Task:
             }
         ),
     )
+
+
+def _check_texts(manifest: Path, memory: Path | None, model: Path) -> None:
+    """Check what text-driven rows ask for, and that model and memory can give it.
+
+    Raises:
+        ManifestError: With every wish that a row's map cannot fulfil.
+        UsageError: If the model has no alignment, or another CLIP made the memory.
+    """
+    if memory is not None:
+        load_memory(memory, model)
+    first, faults = check_descriptions(read_rows(manifest))
+    if faults:
+        raise ManifestError(faults)
+    if first is not None and not (model / ALIGNMENT / "config.json").is_file():
+        raise UsageError(
+            f"row {first} has a prompt, and the model {model} has no alignment of words "
+            "and picture: train one with `catalogpose train --recipe bundled-text --model "
+            f"{model}`, or name a model that has one"
+        )
 
 
 def _sweep(run_folder: Path) -> None:
@@ -178,8 +210,8 @@ def _write_run_card(task: _Task) -> None:
         "schema": RUN_SCHEMA,
         "version": __version__,
         "fingerprint": task.fingerprint,
-        "manifest": str(task.options.manifest.resolve()),
-        "manifest_sha256": sha256_file(task.options.manifest),
+        "manifest": str(task.manifest.resolve()),
+        "manifest_sha256": sha256_file(task.manifest),
         "rows": task.rows,
         "model": task.card.name,
         "model_folder": str(task.model.resolve()),
@@ -243,6 +275,8 @@ def _workers(task: _Task, factory: str) -> list[WorkerSettings]:
             run_folder=task.run_folder,
             fingerprint=task.fingerprint,
             keypoint_table=options.keypoint_table,
+            memory=options.memory,
+            memory_sha256=task.memory_sha256,
             factory=factory,
         )
         for device in find_devices(options.device, options.gpus, options.workers)

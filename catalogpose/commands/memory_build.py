@@ -110,14 +110,17 @@ class _Gathered:
         self._cells: list[dict[str, Any]] = []
 
     def add(self, row: Row, eyes: Perception) -> None:
-        """Take what a row's source has; `RowError` where it cannot be used."""
+        """Take what a row's source has, if it has one; `RowError` where it cannot be used."""
+        source = row.source
+        if source is None:
+            return
         try:
-            sha256 = sha256_file(row.source)
+            sha256 = sha256_file(source)
         except OSError:
-            sha256 = read_photo(row.source).sha256  # which says why it cannot be read
+            sha256 = read_photo(source).sha256  # which says why it cannot be read
         if sha256 in self.seen:
             return
-        record, pixels = _regions_of(row, sha256, eyes)
+        record, pixels = _regions_of(row, source, sha256, eyes)
         self.seen.add(sha256)
         for region in record.regions:
             if LABELS[region.label] not in GARMENTS:
@@ -134,7 +137,7 @@ class _Gathered:
                     "boxes": region.box,
                     "pictures": sha256,
                     "products": row.product or sha256,
-                    "sources": str(row.source.resolve()),
+                    "sources": str(source.resolve()),
                 }
             )
 
@@ -159,12 +162,12 @@ class _Gathered:
         return whole.taken(kept)
 
 
-def _regions_of(row: Row, sha256: str, eyes: Perception) -> tuple[ClipRecord, int]:
+def _regions_of(row: Row, source: Path, sha256: str, eyes: Perception) -> tuple[ClipRecord, int]:
     """Return a source's regions and its pixels, opening the photo only where the cache lacks it."""
     record = eyes.recall_regions(sha256, row.parsing, row.label_set)
-    size = read_size(row.source)
+    size = read_size(source)
     if record is None or size is None:
-        photo = read_photo(row.source)
+        photo = read_photo(source)
         seen = eyes.look(photo, row.parsing, row.label_set)
         record = ClipRecord(regions=seen.regions, embeddings=seen.embeddings)
         size = (photo.width, photo.height)

@@ -14,10 +14,11 @@ from catalogpose.catalog.region_table import read_region_table
 from catalogpose.catalog.sheets import fit_on, write_sheet
 from catalogpose.config import MemoryStatsOptions, QueryMemoryOptions
 from catalogpose.errors import RowError, UsageError
-from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
+from catalogpose.humandiffusion.memory import Memory, Retrieved, refine, search
 from catalogpose.humandiffusion.phrases import Phrase, split_prompt
-from catalogpose.records import GARMENTS, LABEL_ID, LABELS
-from catalogpose.run.perceive import clip_fingerprint, load_clip
+from catalogpose.records import GARMENTS, LABELS
+from catalogpose.run.describing import load_memory
+from catalogpose.run.perceive import load_clip
 from catalogpose.truepose.model import resolve_model
 
 SHEET_SIZE = (128, 96)
@@ -149,20 +150,6 @@ def memory_stats(options: MemoryStatsOptions) -> StatsSummary:
         pictures=len(set(table.pictures)),
         products=len(set(table.products)),
     )
-
-
-def load_memory(path: Path, folder: Path) -> Memory:
-    """Read a memory that the CLIP of a model folder made; `UsageError` where another one did."""
-    table, facts = read_region_table(path)
-    if facts["clip"] != clip_fingerprint(folder):
-        raise UsageError(
-            f"{path} was made with the CLIP of {facts['model']}, not with that of {folder}: name "
-            "that --model, or build it again"
-        )
-    texts = {
-        LABEL_ID[name]: TextStatistics.from_json(values) for name, values in facts["texts"].items()
-    }
-    return Memory(regions=table, texts=texts)
 
 
 def _crops(memory: Memory, answer: Retrieved) -> Iterator[NDArray[np.uint8]]:

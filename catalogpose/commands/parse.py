@@ -119,19 +119,19 @@ class _Sources:
 
     def see(self, row: Row) -> RowError | None:
         """Make sure that the cache has all of a row's photos; return why it cannot, else None."""
-        error = self._see_source(row)
+        error = None if row.source is None else self._see_source(row, row.source)
         if error is None and row.reference is not None:
             error = self._see_reference(row.reference)
         return error
 
-    def _see_source(self, row: Row) -> RowError | None:
+    def _see_source(self, row: Row, source: Path) -> RowError | None:
         """See a row's source, unless it was met before."""
-        sha256 = self._hash(row.source)
+        sha256 = self._hash(source)
         self.photos.add(sha256)
         ready = None if row.parsing is None else self._hash(row.parsing)
         key = (sha256, ready, row.label_set)
         if key not in self._outcomes:
-            self._outcomes[key] = self._look(row, sha256)
+            self._outcomes[key] = self._look(row, source, sha256)
         return self._outcomes[key]
 
     def _see_reference(self, reference: Reference) -> RowError | None:
@@ -159,11 +159,11 @@ class _Sources:
             return RowError("reference", error.error_class, message)
         return None
 
-    def _look(self, row: Row, sha256: str) -> RowError | None:
+    def _look(self, row: Row, source: Path, sha256: str) -> RowError | None:
         """See one source that was not met before."""
         try:
             if not self._eyes.recall(sha256, row.parsing, row.label_set):
-                self._eyes.look(read_photo(row.source), row.parsing, row.label_set)
+                self._eyes.look(read_photo(source), row.parsing, row.label_set)
         except RowError as error:
             return error
         return None

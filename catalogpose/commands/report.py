@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from catalogpose import __version__
 from catalogpose.catalog.files import write_atomically
 from catalogpose.catalog.labels import to_common
-from catalogpose.commands.generate import RUNS
-from catalogpose.config import Progress, ReportOptions
+from catalogpose.config import RUNS, Progress, ReportOptions
 from catalogpose.quality.gallery import make_examples, make_failures
 from catalogpose.quality.intervals import INTERVAL
 from catalogpose.quality.page import Page, Tile, format_number, render_page

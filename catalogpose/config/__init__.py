@@ -9,7 +9,7 @@ from catalogpose.config.remembering import (
     MemoryStatsOptions,
     QueryMemoryOptions,
 )
-from catalogpose.config.running import GenerateOptions, ParseOptions, ReportOptions
+from catalogpose.config.running import RUNS, GenerateOptions, ParseOptions, ReportOptions
 
 __all__ = [
     "DATASETS",
@@ -17,6 +17,7 @@ __all__ = [
     "KEYPOINTS_REMEDY",
     "PRECISIONS",
     "REPO_ID",
+    "RUNS",
     "SPLITS",
     "BuildMemoryOptions",
     "GenerateOptions",

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogpose.config.checks import need, need_device
+from catalogpose.errors import UsageError
+
+RUNS = Path("runs")
+"""Where runs lie unless their user says otherwise, relative to the working folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,25 @@ class ParseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """What `catalogpose generate` shall do: one picture for every row of a manifest."""
+    """What `catalogpose generate` shall do: a picture for every row of a manifest, or one of what a
+    prompt says.
+    """
 
-    manifest: Path
-    """The manifest, Parquet or CSV."""
+    manifest: Path | None = None
+    """The manifest, Parquet or CSV; None: `prompt` says what to paint."""
+    prompt: str | None = None
+    """A sentence of free words, for one picture without a manifest; None: the manifest says."""
+    pose_map: Path | None = None
+    """With `prompt`: a PNG of label ids that says what shall be where; None without."""
+    label_set: str = "common"
+    """With `prompt`: what the ids of `pose_map` mean."""
+    source: Path | None = None
+    """With `prompt`: a photo that keeps what the prompt does not speak of; None: nobody is kept."""
+    pose: Path | None = None
+    """With `prompt`: the pose beside the map, a JSON file; None: the map says enough."""
     out: Path | None = None
-    """The run folder; None: `runs/` and the manifest's name without its suffix."""
+    """The run folder; None: `runs/` and the manifest's name without its suffix, or `prompt-` and
+    eight letters that the prompt and its files decide."""
     model: str | None = None
     """A model folder or a hub id; None: the model that comes with the package."""
     cache: Path | None = None
@@ -57,6 +74,9 @@ class GenerateOptions:
     """Failed rows, 0 or more, that the run bears; one more stops it. None: no limit."""
     retry_failed: bool = True
     """Whether rows that failed in an earlier run are tried again."""
+    memory: Path | None = None
+    """What `memory build` wrote: cloth for the words of text-driven rows; None: the words stand for
+    themselves."""
     keypoint_table: Path | None = None
     """Which labels each joint shows, a JSON file; None: the table that comes with the package."""
 
@@ -77,6 +97,19 @@ class GenerateOptions:
         need(guidance is None or 0 <= guidance < float("inf"), "--guidance", "0 or more", guidance)
         need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
         need(bears is None or bears >= 0, "--max-failures", "0 or more", bears)
+        self._need_one_origin()
+
+    def _need_one_origin(self) -> None:
+        """Raise UsageError unless a manifest or a prompt with its map says what to paint."""
+        worded = self.prompt is not None
+        if worded == (self.manifest is not None):
+            raise UsageError("give --manifest FILE, or --prompt and --pose-map for one picture")
+        if worded and self.pose_map is None:
+            raise UsageError("--prompt goes with --pose-map, which says what shall be where")
+        for flag, value in (("--pose-map", self.pose_map), ("--source", self.source),
+                            ("--pose", self.pose)):  # fmt: skip
+            if value is not None and not worded:
+                raise UsageError(f"{flag} goes with --prompt; a manifest has columns for it")
 
 
 @dataclass(frozen=True, kw_only=True)

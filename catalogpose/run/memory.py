@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from catalogpose.run.plan import Job
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
     from torch import Tensor
 
+    from catalogpose.humandiffusion.text_driven import TextDriven
     from catalogpose.run.perceive import Perception
     from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
 
@@ -48,6 +50,8 @@ class Source:
     """Hash of the photo's file."""
     regions: frozenset[int]
     """Label ids of the regions found."""
+    embeddings: Mapping[int, NDArray[np.float16]]
+    """By label id, one for each region that has one: (D,), unit length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,18 @@ class Memory:
 
     def source(self, job: Job) -> Source:
         """Return a job's source: its regions, and SourceNet run on it."""
-        return _remember(self._sources, job.source_key, SOURCES_KEPT, lambda: self._look(job))
+        return _remember(
+            self._sources,
+            job.source_key,
+            SOURCES_KEPT,
+            lambda: self._look(job, self._pipe.encode_source),
+        )
+
+    def kept_source(self, job: Job, kept: frozenset[int], text: TextDriven) -> Source:
+        """Return what a text-driven job keeps of its source, all else blanked."""
+        key = f"{job.source_key} {sorted(kept)}"
+        encode = partial(text.encode_source, kept=kept)
+        return _remember(self._sources, key, SOURCES_KEPT, lambda: self._look(job, encode))
 
     def conditions(self, job: Job, source: Source, shown: frozenset[int]) -> PoseConditions:
         """Return a job's source as a pose that shows these labels sees it."""
@@ -129,21 +144,21 @@ class Memory:
         self._conditions.clear()
         self._references.clear()
 
-    def _look(self, job: Job) -> Source:
+    def _look(self, job: Job, encode: Callable[..., SourceFeatures]) -> Source:
         """Read a source, see its regions and run SourceNet on it."""
         row = job.row
+        assert row.source is not None  # whoever calls has looked
         photo = read_photo(row.source)
         seen = self._eyes.look(photo, row.parsing, row.label_set)
         letterbox = self._letterbox(photo)
         labels = fit_map(seen.labels, letterbox)
-        features = self._pipe.encode_source(
-            fit_photo(photo.picture, letterbox), labels, seen.embeddings
-        )
+        features = encode(fit_photo(photo.picture, letterbox), labels, seen.embeddings)
         return Source(
             features=features,
             size=(photo.width, photo.height),
             sha256=photo.sha256,
             regions=frozenset(int(label) for label in np.unique(labels)),
+            embeddings=seen.embeddings,
         )
 
     def _see(self, reference: Reference) -> SeenReference:

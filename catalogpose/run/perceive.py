@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,10 @@ class Perception:
         assert isinstance(record, ClipRecord)
         self.recalled += self.parsed + self.embedded == done_before
         return Seen(labels=labels, regions=record.regions, embeddings=record.embeddings)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return CLIP's embeddings of texts, (len(texts), D), unit length."""
+        return self._clip.embed_texts(texts)
 
     def see_map(
         self, photo: Photo, parsing: Path | None, label_set: str | None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogpose.catalog.files import sha256_file, sha256_json
-from catalogpose.records import Outcome, Reference, Row
+from catalogpose.records import Description, Outcome, Reference, Row
 from catalogpose.truepose.model import CARD_NAME, ModelCard
 
 PICTURE_VERSION = 1
@@ -27,13 +27,15 @@ class Job:
     digest: str
     """Hash of everything that decides its picture."""
     source_sha256: str | None
-    """Hash of the photo's file; None where it cannot be read."""
+    """Hash of the photo's file; None where there is none, or it cannot be read."""
     source_key: str
     """Hash of the photo, its map and its label set; rows with one key share their features."""
     reference_key: str | None = None
     """The same of the reference; None where the row has none."""
     mask_sha256: str | None = None
     """Hash of the reference's mask file; None where the row has none, or it cannot be read."""
+    map_sha256: str | None = None
+    """Hash of a text-driven row's map; None in other rows, or where it cannot be read."""
     attempt: int = 1
     """How often the row was tried, this time included."""
 
@@ -57,8 +59,12 @@ class FileHashes:
         """Start knowing nothing."""
         self._known: dict[Path, tuple[tuple[int, int], str]] = {}
 
-    def __call__(self, path: Path) -> str | None:
-        """Return the file's hash; None if unreadable: its row then fails in the worker."""
+    def __call__(self, path: Path | None) -> str | None:
+        """Return the file's hash; None if there is none, or it is unreadable: its row then fails in
+        the worker.
+        """
+        if path is None:
+            return None
         try:
             stat = path.stat()
             state = (stat.st_size, stat.st_mtime_ns)
@@ -96,17 +102,26 @@ def row_seed(run_seed: int, row_id: str) -> int:
     return int.from_bytes(digest[:8]) & (2**63 - 1)
 
 
-def row_digest(row: Row, seed: int, fingerprint: str, hashes: FileHashes) -> str:
-    """Return the hash of everything that decides a row's picture; a file counts by its bytes."""
+def row_digest(
+    row: Row, seed: int, fingerprint: str, hashes: FileHashes, memory: str | None = None
+) -> str:
+    """Return the hash of everything that decides a row's picture; a file counts by its bytes.
+
+    `memory` is the hash of the memory that text-driven rows look into; None: there is none.
+    """
     # Only rows that have one: digests of the others stay what they were before there were any.
-    style = {} if row.reference is None else {"reference": _reference_state(row.reference, hashes)}
+    more: dict[str, object] = {}
+    if row.reference is not None:
+        more["reference"] = _reference_state(row.reference, hashes)
+    if row.description is not None:
+        more["description"] = {**_description_state(row.description, hashes), "memory": memory}
     return sha256_json(
         {
-            **style,
+            **more,
             "source": hashes(row.source),
             "pose": hashes(row.pose),
             "pose_size": row.pose_size,
-            "parsing": row.parsing and hashes(row.parsing),
+            "parsing": hashes(row.parsing),
             "label_set": row.label_set,
             "seed": seed,
             "fingerprint": fingerprint,
@@ -119,9 +134,21 @@ def _reference_state(reference: Reference, hashes: FileHashes) -> dict[str, obje
     return {
         "photo": hashes(reference.photo),
         "regions": sorted(reference.regions),
-        "mask": reference.mask and hashes(reference.mask),
-        "parsing": reference.parsing and hashes(reference.parsing),
+        "mask": hashes(reference.mask),
+        "parsing": hashes(reference.parsing),
         "label_set": reference.label_set,
+    }
+
+
+def _description_state(asked: Description, hashes: FileHashes) -> dict[str, object]:
+    """Return all of a description that decides a picture; the order of names does not."""
+    return {
+        "prompt": asked.prompt,
+        "pose_map": hashes(asked.pose_map),
+        "label_set": asked.label_set,
+        "keep": None if asked.keep is None else sorted(asked.keep),
+        "region_prompts": dict(asked.region_prompts),
+        "exclude_products": sorted(asked.exclude_products),
     }
 
 
@@ -133,11 +160,13 @@ def make_plan(
     fingerprint: str,
     seed: int,
     retry_failed: bool = True,
+    memory: str | None = None,
 ) -> Plan:
     """Decide for every row whether it is left to do; `rows` is read once and only jobs are kept.
 
     A row is done if the ledger's `outcomes` say so under the digest of today and its picture lies
-    in the run folder with the recorded hash. A failed row is left to do if `retry_failed`.
+    in the run folder with the recorded hash. A failed row is left to do if `retry_failed`. `memory`
+    is that of `row_digest`.
     """
     hashes = FileHashes()
     jobs: list[Job] = []
@@ -145,7 +174,7 @@ def make_plan(
     changed = 0
     for row in rows:
         own_seed = row_seed(seed, row.id) if row.seed is None else row.seed
-        digest = row_digest(row, own_seed, fingerprint, hashes)
+        digest = row_digest(row, own_seed, fingerprint, hashes, memory)
         outcome = outcomes.get(row.id)
         attempt = 1
         if outcome is not None and outcome.digest != digest:
@@ -162,9 +191,7 @@ def make_plan(
 def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes) -> Job:
     """Put a job together."""
     source = hashes(row.source)
-    key = sha256_json(
-        [source or str(row.source), row.parsing and hashes(row.parsing), row.label_set]
-    )
+    key = sha256_json([source or str(row.source), hashes(row.parsing), row.label_set])
     reference = row.reference
     mask = None if reference is None else reference.mask
     return Job(
@@ -174,7 +201,8 @@ def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes
         source_sha256=source,
         source_key=key,
         reference_key=None if reference is None else _reference_key(reference, hashes),
-        mask_sha256=None if mask is None else hashes(mask),
+        mask_sha256=hashes(mask),
+        map_sha256=None if row.description is None else hashes(row.description.pose_map),
         attempt=attempt,
     )
 
@@ -184,9 +212,7 @@ def _reference_key(reference: Reference, hashes: FileHashes) -> str:
     photo = hashes(reference.photo) or str(reference.photo)
     if reference.mask is not None:
         return sha256_json([photo])  # a mask file needs no map
-    return sha256_json(
-        [photo, reference.parsing and hashes(reference.parsing), reference.label_set]
-    )
+    return sha256_json([photo, hashes(reference.parsing), reference.label_set])
 
 
 def _stands(outcome: Outcome, run_folder: Path) -> bool:

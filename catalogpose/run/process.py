@@ -70,6 +70,10 @@ class WorkerSettings:
     """Fingerprint of the run's options and models."""
     keypoint_table: Path | None
     """Which labels each joint shows, a JSON file; None: the table that comes with the package."""
+    memory: Path | None = None
+    """The memory that text-driven rows look into; None: words stand for themselves."""
+    memory_sha256: str | None = None
+    """Hash of that file; None where there is none."""
     factory: str = WORKER
     """Module and name of what makes the worker out of these settings."""
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -21,18 +22,20 @@ from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.catalog.poses import read_pose
 from catalogpose.catalog.provenance import Provenance, write_picture
 from catalogpose.errors import EnvironmentFault, RowError
-from catalogpose.records import LABELS, Outcome
+from catalogpose.records import LABEL_ID, LABELS, Outcome
+from catalogpose.run.describing import Described, Describer, load_memory
 from catalogpose.run.memory import Memory, SeenReference, Source
 from catalogpose.run.plan import Job, model_fingerprint
 from catalogpose.run.process import IMAGES, WorkerSettings, failed_outcome
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
+    from catalogpose.humandiffusion.text_driven import TextDriven
     from catalogpose.truepose.pipeline import KeptReference, PoseConditions
 
 SOFTWARE = ("catalogpose", "torch", "diffusers")
 """Distributions whose versions each picture names."""
 
-OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed", "reference_regions")
+OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed", "reference_regions", "prompt")
 """Provenance that an outcome or its row holds anyway."""
 
 OOM = RowError("generate", "oom", "the GPU's memory is too small for this row")
@@ -45,8 +48,10 @@ class _Prepared:
 
     job: Job
     """The job."""
-    source: Source
-    """Its source."""
+    source: Source | None
+    """Its source; None where words alone say what to paint."""
+    described: Described | None
+    """What words say; None where the row has none."""
     seen: SeenReference | None
     """Its reference; None where the row has none."""
     kept: KeptReference | None
@@ -107,8 +112,13 @@ class Worker:
                 outcomes.append(failed_outcome(job, settings, error, time.perf_counter() - started))
             except self._out_of_memory:
                 outcomes.append(failed_outcome(job, settings, OOM, time.perf_counter() - started))
+        # Rows with words add to the net's pass what the others do not, so they go apart.
+        prepared.sort(key=lambda row: row.described is not None)
         while prepared:
-            batch = prepared[: self._most]
+            alike = [
+                r for r in prepared if (r.described is None) == (prepared[0].described is None)
+            ]
+            batch = alike[: self._most]
             done = self._paint(batch)
             if done is not None:
                 outcomes += done
@@ -129,17 +139,21 @@ class Worker:
         from catalogpose.truepose.regions import selected_labels
 
         row, card = job.row, self._pipe.card
+        if row.description is not None:
+            return self._prepare_described(job, started)
         source = self._memory.source(job)
         seen = kept = None
         if row.reference is not None:
             seen = self._memory.reference(job, row.reference)
             kept = self._pipe.keep_reference(seen.latent, seen.painted(row.reference))
+        assert row.pose is not None  # rows without a description have one
         pose = read_pose(row.pose, size=row.pose_size, fallback=(seen or source).size)
         joints = fit_joints(pose, card.width, card.height)
         shown = selected_labels(joints, self._table)
         return _Prepared(
             job=job,
             source=source,
+            described=None,
             seen=seen,
             kept=kept,
             shown=shown,
@@ -147,6 +161,45 @@ class Worker:
             joints=joints,
             seconds=time.perf_counter() - started,
         )
+
+    def _prepare_described(self, job: Job, started: float) -> _Prepared:
+        """Read a text-driven row's map, pose and source, and find cloth for its words."""
+        row, card = job.row, self._pipe.card
+        asked = self._describer.read(row, card.width, card.height)
+        source = None
+        if row.source is not None:
+            source = self._memory.kept_source(job, asked.wanted.kept, self._text)
+        described = self._describer.describe(row, asked, source)
+        if row.pose is None:
+            joints = np.zeros((18, 3), dtype=np.float32)
+        else:
+            pose = read_pose(row.pose, size=row.pose_size, fallback=described.size)
+            joints = fit_joints(pose, card.width, card.height)
+        return _Prepared(
+            job=job,
+            source=source,
+            described=described,
+            seen=None,
+            kept=None,
+            shown=frozenset(LABEL_ID[name] for name in described.regions),
+            conditions=described.conditions,
+            joints=joints,
+            seconds=time.perf_counter() - started,
+        )
+
+    @cached_property
+    def _text(self) -> TextDriven:
+        """The model's alignment over its pipeline, loaded; only text-driven rows need it."""
+        from catalogpose.humandiffusion.text_driven import TextDriven, load_alignment
+
+        return TextDriven(self._pipe, load_alignment(self._settings.model))
+
+    @cached_property
+    def _describer(self) -> Describer:
+        """What finds cloth for words; the memory is read once."""
+        path, folder = self._settings.memory, self._settings.model
+        memory = None if path is None else load_memory(path, folder)
+        return Describer(self._text, self._eyes, memory)
 
     def _paint(self, batch: Sequence[_Prepared]) -> list[Outcome] | None:
         """Sample a batch and write its pictures; None if the GPU's memory was too small."""
@@ -191,7 +244,7 @@ class Worker:
             status="done",
             output=output,
             output_sha256=sha256,
-            source_sha256=row.source.sha256,
+            source_sha256=None if row.source is None else row.source.sha256,
             seed=job.seed,
             attempts=job.attempt,
             seconds=round(row.seconds + share + time.perf_counter() - started, 4),
@@ -203,15 +256,21 @@ class Worker:
     def _provenance(self, row: _Prepared) -> Provenance:
         """Return where a row's picture comes from."""
         job, settings, reference = row.job, self._settings, row.job.row.reference
+        asked, described = job.row.description, row.described
+        there = row.shown if row.source is None else row.shown & row.source.regions
         looks = {
             "label_set": job.row.label_set,
-            "shown": [LABELS[label] for label in sorted(row.shown & row.source.regions)],
+            "shown": [LABELS[label] for label in sorted(there)],
             "fallback": _fallback(row),
         }
         return Provenance(
             row_id=job.row.id,
             product=job.row.product,
-            source_sha256=row.source.sha256,
+            source_sha256=None if row.source is None else row.source.sha256,
+            prompt=None if asked is None else asked.prompt,
+            pose_map_sha256=job.map_sha256,
+            region_sources=None if described is None else json.dumps(described.regions),
+            memory_sha256=None if described is None else settings.memory_sha256,
             reference_sha256=row.seen.sha256 if row.seen else None,
             reference_regions=", ".join(reference.regions) or None if reference else None,
             reference_mask_sha256=job.mask_sha256,

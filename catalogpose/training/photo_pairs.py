@@ -47,7 +47,7 @@ def plan_pictures(rows: Iterable[Row]) -> PicturePlan:
     """Find the distinct pictures of rows. A photo under two poses is two pictures.
 
     Raises:
-        ManifestError: With every row that has no target.
+        ManifestError: With every row that has no target, or asks for something in words.
     """
     chosen, faults = [], []
     ready: dict[Path, Row] = {}
@@ -57,12 +57,14 @@ def plan_pictures(rows: Iterable[Row]) -> PicturePlan:
             faults.append(
                 f"row {row.number}, column target: empty; training needs the true picture"
             )
-        if row.parsing is not None:
-            ready.setdefault(row.source, row)
+        if row.description is not None:
+            faults.append(f"row {row.number}, column prompt: given; these pairs are re-posed alone")
+        elif row.parsing is not None:
+            ready.setdefault(_source_of(row), row)
     if faults:
         raise ManifestError(faults)
     pictures: list[Picture] = []
-    posed: dict[tuple[Path, Path], int] = {}
+    posed: dict[tuple[Path, Path | None], int] = {}
     first: dict[Path, int] = {}
     pairs = np.empty((len(chosen), 2), dtype=np.int32)
     # Targets first: a source that is a target somewhere is that same picture.
@@ -83,11 +85,18 @@ def plan_pictures(rows: Iterable[Row]) -> PicturePlan:
             )
         pairs[place, 1] = posed[key]
     for place, row in enumerate(chosen):
-        if row.source not in first:
-            first[row.source] = len(pictures)
-            pictures.append(Picture(photo=row.source, row=row.number, column="source"))
-        pairs[place, 0] = first[row.source]
+        source = _source_of(row)
+        if source not in first:
+            first[source] = len(pictures)
+            pictures.append(Picture(photo=source, row=row.number, column="source"))
+        pairs[place, 0] = first[source]
     return PicturePlan(pictures=tuple(_with_map(p, ready) for p in pictures), pairs=pairs)
+
+
+def _source_of(row: Row) -> Path:
+    """Return the source of a row without description, which every such row has."""
+    assert row.source is not None
+    return row.source
 
 
 def _with_map(picture: Picture, ready: dict[Path, Row]) -> Picture:

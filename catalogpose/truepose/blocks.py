@@ -7,7 +7,7 @@ Modules keep the names that Stable Diffusion's weights have.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,17 @@ FUSIONS = {
 }
 """By the name that a net's configuration has: the full model, the paper's B3, B4, B2 and B1, Eq. 8
 to the letter, and a net that sees the pose alone, from which the others may start."""
+
+
+class BlockShape(NamedTuple):
+    """What a transformer block is like."""
+
+    level: int
+    """0: the latent's size; each further one halves it."""
+    channels: int
+    """C of its tokens."""
+    heads: int
+    """h of its attentions."""
 
 
 class ParsingGuidedFusion(nn.Module):
@@ -178,6 +189,8 @@ class TargetBlock(nn.Module):
                 conditions.seen.append((self.index, query))
             with_c = with_c + self.hpfa(query, layer)
         with_c = with_c + self._overlooked(with_c, layer)
+        if layer.addition is not None:
+            with_c = with_c + layer.addition(with_c)
         # With C = 0 HPFA adds nothing and attn2 its bias alone (Eq. 11's unconditional half).
         bias = self.attn2.to_out[0].bias
         hidden = torch.cat([hidden[:skip] + bias, with_c]) if skip else with_c

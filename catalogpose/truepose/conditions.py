@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +31,48 @@ class SourceLayer:
         return replace(self, **parts)
 
 
+class Addition(Protocol):
+    """What a block adds to its tokens beside C, such as what words say; behind Eq. 9."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return what is added to F (B, N, C)."""
+        ...
+
+    def dropped(self, keep: Tensor) -> Self:
+        """Add nothing in the rows where bool `keep` (B,) is False."""
+        ...
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """Return this one's rows, and behind them those of the others."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residuals:
+    """What is added to TargetNet's features at each level on its way down, such as what a map
+    says.
+    """
+
+    with_c: Sequence[Tensor]
+    """(B, C_l, h_l, w_l) a level, finest first."""
+    without_c: Sequence[Tensor]
+    """The same for the rows of the unconditional half."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Residuals]) -> Residuals:
+        """Join along the batch."""
+        halves = ([part.with_c for part in parts], [part.without_c for part in parts])
+        with_c, without_c = (
+            [torch.cat(level) for level in zip(*half, strict=True)] for half in halves
+        )
+        return cls(with_c=with_c, without_c=without_c)
+
+    def of(self, unconditional: int) -> list[Tensor]:
+        """Return what a batch gets whose first rows are the unconditional half."""
+        pairs = zip(self.without_c, self.with_c, strict=True)
+        return [torch.cat([plain[:unconditional], full]) for plain, full in pairs]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerConditions:
     """C = {F', F_clip} as one layer of TargetNet attends to it; the same at every step."""
@@ -47,6 +89,8 @@ class LayerConditions:
     """V_clip of Eq. 9, (B, h, K, d)."""
     region_valid: Tensor | None = None
     """bool (B, K): False where the source has fewer than K regions."""
+    addition: Addition | None = None
+    """What the block adds beside C; None: nothing."""
 
     def dropped(self, keep: Tensor) -> LayerConditions:
         """Set C to zero in the rows of bool `keep` (B,) that are False (Eq. 10)."""
@@ -64,6 +108,7 @@ class LayerConditions:
             region_key=scaled(self.region_key),
             region_value=scaled(self.region_value),
             region_valid=self.region_valid,
+            addition=None if self.addition is None else self.addition.dropped(keep),
         )
 
     @classmethod
@@ -72,12 +117,15 @@ class LayerConditions:
         found: dict[str, Any] = {}
         for name in (field.name for field in fields(cls)):
             parts = [getattr(layer, name) for layer in layers]
-            found[name] = None if parts[0] is None else torch.cat(parts)
+            if name == "addition" and parts[0] is not None:
+                found[name] = parts[0].joined(parts[1:])
+            else:
+                found[name] = None if parts[0] is None else torch.cat(parts)
         return cls(**found)
 
     def expanded(self, times: int) -> LayerConditions:
         """Repeat the batch; a batch of one as a view, so that its poses share one memory."""
-        if len(self.key) > 1:
+        if len(self.key) > 1 or self.addition is not None:
             return LayerConditions.joined([self] * times)
         found: dict[str, Any] = {}
         for name in (field.name for field in fields(self)):
@@ -94,6 +142,8 @@ class Conditions:
     """One a transformer block."""
     unconditional: int = 0
     """How many leading rows of the target's batch run with C = 0, for which nothing is computed."""
+    residuals: Residuals | None = None
+    """What is added on the way down; None: nothing."""
     seen: list[tuple[int, Tensor]] | None = None
     """Where training collects (index of the block, HPFA's queries (B, h, N, d)) of a pass, to
     supervise its attention; None: nobody looks."""
@@ -106,7 +156,9 @@ class Conditions:
         else:
             pairs = zip(*(c.layers for c in conditions), strict=True)
             layers = [LayerConditions.joined(same) for same in pairs]
-        return cls(layers=layers, unconditional=unconditional)
+        parts = [c.residuals for c in conditions if c.residuals is not None]
+        residuals = Residuals.joined(parts) if parts else None
+        return cls(layers=layers, unconditional=unconditional, residuals=residuals)
 
     def repeated(self, times: int) -> Conditions:
         """Repeat the batch, so that several noisy latents share what one source gave."""

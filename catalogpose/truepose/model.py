@@ -22,6 +22,9 @@ SCHEMA = 1
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 """The small model that the package carries."""
 
+ALIGNMENT = "alignment"
+"""The subfolder of a model folder that text-driven rows need."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:

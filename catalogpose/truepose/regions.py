@@ -44,6 +44,14 @@ def selected_labels(
     )
 
 
+def level_sizes(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
+    """Return height and width of a UNet's levels in tokens, from the latent's down."""
+    sizes = [size]
+    while len(sizes) < levels:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
 def label_mask(label_map: Tensor, labels: frozenset[int]) -> Tensor:
     """Return bool (B, H, W): where an int label map (B, H, W) shows one of `labels`."""
     wanted = torch.tensor(sorted(labels), dtype=label_map.dtype, device=label_map.device)

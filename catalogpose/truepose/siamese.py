@@ -26,9 +26,15 @@ from catalogpose.truepose.attention import (
     reweighted_attention,
     split_heads,
 )
-from catalogpose.truepose.blocks import FUSIONS, PosedConv, SourceBlock, TargetBlock
+from catalogpose.truepose.blocks import (
+    FUSIONS,
+    BlockShape,
+    PosedConv,
+    SourceBlock,
+    TargetBlock,
+)
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
-from catalogpose.truepose.regions import label_grid, selection_mask
+from catalogpose.truepose.regions import label_grid, level_sizes, selection_mask
 
 OWN_PARTS = (".hpfa.", ".from_clip.", "region_proj.")
 """What names of weights hold that no plain UNet has."""
@@ -97,16 +103,15 @@ class SourceNet(_SiameseNet):
 
     def forward(self, latent: Tensor) -> list[SourceLayer]:
         """Return the layers of a clean source latent z_s (B, c, h, w) in running order."""
-        sizes = [tuple(latent.shape[-2:])]
-        for _ in self.down_blocks[1:]:
-            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        height, width = latent.shape[-2:]
+        sizes = level_sizes((height, width), len(self.down_blocks))
         found: dict[str, Any] = {"layers": {}, "sizes": sizes}
         time = torch.full((len(latent),), self.config.timestep, device=latent.device)
         super().forward(latent, time, None, cross_attention_kwargs=found)
         return [found["layers"][index] for index in sorted(found["layers"])]
 
 
-def _project(attention: Any, tokens: Tensor) -> dict[str, Tensor]:
+def _project(attention: Any, tokens: Tensor) -> dict[str, Any]:
     """Return an attention's keys and values (B, h, T, d) of tokens (B, T, C)."""
     heads = attention.heads
     return {
@@ -192,6 +197,14 @@ class TargetNet(_SiameseNet):
         for _, transformer in _transformers(self):
             yield transformer.transformer_blocks[0]
 
+    def block_shapes(self) -> list[BlockShape]:
+        """Return what each transformer block is like, in running order."""
+        levels = [level for level, _ in _transformers(self)]
+        return [
+            BlockShape(level, block.norm1.normalized_shape[0], block.attn1.heads)
+            for level, block in zip(levels, self._blocks(), strict=True)
+        ]
+
     def silence_regions(self) -> None:
         """Have CAA add nothing but its bias until trained, where attn2 has no pretrained weights:
         random ones would disturb a net that has learnt without it.
@@ -237,9 +250,30 @@ class TargetNet(_SiameseNet):
             ]
         )
 
+    def condition_alone(
+        self, embeddings: Tensor, chosen: Tensor, size: tuple[int, int]
+    ) -> Conditions:
+        """Prepare rows that have no source: F' is zero, as where C is dropped (Eq. 10), and CAA
+        attends to what was made of words.
+
+        Args:
+            embeddings: (B, L, D), unit length.
+            chosen: int64 (B, K), the labels that CAA attends to; -1 for none.
+            size: Height and width of the latent.
+        """
+        sizes = level_sizes(size, len(self.down_blocks))
+        layers = []
+        for shape, block in zip(self.block_shapes(), self._blocks(), strict=True):
+            height, width = sizes[shape.level]
+            nothing = embeddings.new_zeros(len(embeddings), height * width, shape.channels)
+            keys = split_heads(nothing.to(self.region_proj.weight.dtype), shape.heads)
+            regions = self._region_keys(block, embeddings, chosen)
+            layers.append(LayerConditions(key=keys, value=keys, **regions))
+        return Conditions(layers=layers)
+
     def _source_keys(
         self, block: TargetBlock, layer: SourceLayer, mask: Tensor, embeddings: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Return the keys and values that stand for the source in one layer; see `condition`."""
         if block.fusion.source == "none":
             return {"key": layer.key[:, :, :0], "value": layer.value[:, :, :0]}
@@ -264,7 +298,7 @@ class TargetNet(_SiameseNet):
 
     def _region_keys(
         self, block: TargetBlock, embeddings: Tensor, chosen: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Return CAA's keys and values of one layer, nothing where the fusion has no CAA."""
         if not block.fusion.caa:
             return {}
@@ -290,27 +324,18 @@ class TargetNet(_SiameseNet):
             (B, c, h, w), of the kind that the scheduler's configuration names.
         """
         together = torch.cat([latent, pose.to(latent.dtype)], dim=1)
-        carried = {"conditions": conditions}
+        residuals = conditions.residuals
         prediction: Tensor = (
-            super().forward(together, timestep, None, cross_attention_kwargs=carried).sample
+            super()
+            .forward(
+                together,
+                timestep,
+                None,
+                cross_attention_kwargs={"conditions": conditions},
+                down_intrablock_additional_residuals=(
+                    None if residuals is None else residuals.of(conditions.unconditional)
+                ),
+            )
+            .sample
         )
         return prediction
-
-
-def load_stable_diffusion(
-    name: str, clip_width: int = 768, fusion: str = "hpfa+caa", **options: Any
-) -> tuple[TargetNet, SourceNet]:
-    """Start both nets from a Stable Diffusion 1.5 UNet: hub id or folder, safetensors.
-
-    Args:
-        name: A folder with a `unet` subfolder, or a hub id such as
-            `stable-diffusion-v1-5/stable-diffusion-v1-5`.
-        clip_width: Width of a region's CLIP embedding.
-        fusion: See `TargetNet`.
-        **options: Passed to `UNet2DConditionModel.from_pretrained`, such as `dtype`.
-    """
-    unet = UNet2DConditionModel.from_pretrained(
-        name, subfolder="unet", use_safetensors=True, **options
-    )
-    target = TargetNet.start_from(unet, clip_width=clip_width, fusion=fusion)
-    return target, SourceNet.start_from(unet)

@@ -199,22 +199,6 @@ def test_missing_columns(folder: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "column",
-    [
-        "prompt",
-        "pose_map",
-        "region_prompts",
-        "keep",
-        "exclude_products",
-    ],
-)
-def test_columns_of_the_future_are_refused(folder: Path, column: str) -> None:
-    """They mean something to come, so they are not carried through silently."""
-    path = save_csv(folder, f"id,source,pose,{column}", "a,a.png,p.json,x")
-    assert faults(path) == [f"column {column}: not yet supported; remove it"]
-
-
 def test_misspelt_columns_of_references_are_refused(folder: Path) -> None:
     """They would be carried through as extra columns, and the row re-posed instead."""
     (fault,) = faults(save_csv(folder, "id,source,pose,reference_region", "a,a.png,p.json,x"))

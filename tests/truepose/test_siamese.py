@@ -12,8 +12,8 @@ from catalogpose.truepose.siamese import (
     SourceNet,
     TargetNet,
     choose_regions,
-    load_stable_diffusion,
 )
+from catalogpose.truepose.stable_diffusion import load_stable_diffusion
 
 TIME = torch.tensor(400)
 """Some noise level."""

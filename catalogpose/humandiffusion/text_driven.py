@@ -1,0 +1,176 @@
+"""TruePose with an alignment beside it: from a map, words and what is kept of a source to what its
+pipeline paints from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalogpose.errors import UsageError, first_line
+from catalogpose.humandiffusion.alignment import Alignment, RegionFeatures
+from catalogpose.humandiffusion.memory import NEIGHBOURS
+from catalogpose.humandiffusion.routing import region_masks
+from catalogpose.records import LABELS
+from catalogpose.truepose.conditions import Conditions
+from catalogpose.truepose.model import ALIGNMENT
+from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
+from catalogpose.truepose.regions import label_mask, selection_mask
+
+BLANK = 128
+"""Grey that takes the place of what is not kept of a source: its cloth cannot come through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """What one region of a map is filled with."""
+
+    vector: NDArray[np.floating]
+    """F, (D,), unit length."""
+    remembered: NDArray[np.floating]
+    """(k', D), what it was made of, k' at most `NEIGHBOURS`; empty where nothing was."""
+
+
+class TextDriven:
+    """Prepares text-driven rows; `TruePosePipeline.generate` then paints them like any other."""
+
+    def __init__(self, pipe: TruePosePipeline, alignment: Alignment) -> None:
+        """Put an alignment beside a pipeline; `alignment` moves to where that is.
+
+        Raises:
+            UsageError: If it was made for another net.
+        """
+        shapes = [list(shape) for shape in pipe.unet.block_shapes()]
+        if [list(block) for block in alignment.config.blocks] != shapes:
+            raise UsageError("the alignment was trained over another net than this model's")
+        self._pipe = pipe
+        self._alignment = alignment.to(pipe.device, pipe.unet.dtype).eval()
+
+    def encode_source(
+        self,
+        photo: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        embeddings: Mapping[int, NDArray[np.floating]],
+        kept: frozenset[int],
+    ) -> SourceFeatures:
+        """Look at what is kept of a source; the rest of the person is blanked before any net sees
+        it. Arguments as for `TruePosePipeline.encode_source`, and the label ids to keep.
+        """
+        replaced = (labels > 0) & ~np.isin(labels, list(kept))
+        blanked = np.where(replaced[..., None], np.uint8(BLANK), photo)
+        left = {label: vector for label, vector in embeddings.items() if label in kept}
+        features = self._pipe.encode_source(blanked, np.where(replaced, 0, labels), left)
+        whole = torch.from_numpy(labels.astype(np.int64))[None]
+        return replace(features, labels=whole.to(features.labels.device))
+
+    @torch.no_grad()
+    def condition(
+        self,
+        pose_map: NDArray[np.uint8],
+        fillings: Mapping[int, Filling],
+        kept: frozenset[int],
+        source: SourceFeatures | None,
+    ) -> PoseConditions:
+        """Prepare a row.
+
+        Args:
+            pose_map: (H, W), common label ids, on the model's canvas.
+            fillings: By label id of the map, for regions made of words or kept; the others get the
+                learned null.
+            kept: Label ids of the source's regions that may be seen.
+            source: From `encode_source` with the same `kept`; None: nobody is kept.
+        """
+        pipe = self._pipe
+        features = self._features(fillings)
+        masks = region_masks(
+            torch.from_numpy(pose_map.astype(np.int64))[None].to(pipe.device), len(LABELS)
+        )
+        size = (pose_map.shape[0] // self._factor, pose_map.shape[1] // self._factor)
+        worded = [label for label in fillings if source is None or label not in kept]
+        conditions = self._look(source, kept, features, self._chosen(worded), size)
+        blocks = self._alignment.align(features, masks, size)
+        layers = [
+            replace(layer, addition=block)
+            for layer, block in zip(conditions.layers, blocks, strict=True)
+        ]
+        residuals = self._alignment.residuals(features, masks)
+        return PoseConditions(
+            conditions=replace(conditions, layers=layers, residuals=residuals), fallback=False
+        )
+
+    @property
+    def _factor(self) -> int:
+        """Pixels of a latent's side."""
+        return int(self._alignment.config.factor)
+
+    def _features(self, fillings: Mapping[int, Filling]) -> RegionFeatures:
+        """Put fillings into tensors, as many remembered ones a region in every row."""
+        width = self._alignment.config.clip_width
+        vectors = torch.zeros(1, len(LABELS), 1 + NEIGHBOURS, width)
+        valid = torch.zeros(vectors.shape[:3], dtype=torch.bool)
+        for label, filling in fillings.items():
+            rows = np.concatenate([filling.vector[None], filling.remembered])
+            vectors[0, label, : len(rows)] = torch.from_numpy(rows.astype(np.float32))
+            valid[0, label, : len(rows)] = True
+        device = self._pipe.device
+        return RegionFeatures(
+            vectors=vectors.to(device, self._pipe.unet.dtype), valid=valid.to(device)
+        )
+
+    def _chosen(self, worded: list[int]) -> Tensor:
+        """Return the labels that always enter CAA, (1, L), -1 behind the last."""
+        chosen = torch.full((1, len(LABELS)), -1, dtype=torch.int64)
+        chosen[0, : len(worded)] = torch.tensor(worded, dtype=torch.int64)
+        return chosen.to(self._pipe.device)
+
+    def _look(
+        self,
+        source: SourceFeatures | None,
+        kept: frozenset[int],
+        features: RegionFeatures,
+        worded: Tensor,
+        size: tuple[int, int],
+    ) -> Conditions:
+        """Return C: what is kept of the source, and the regions that words fill (Eq. 6 to 9)."""
+        unet = self._pipe.unet
+        count = unet.config.region_count
+        table = features.vectors[:, :, 0]
+        if source is None:
+            nobody = worded.new_full((1, count), -1)
+            found = unet.condition_alone(table, torch.cat([nobody, worded], dim=1), size)
+            sizes = [layer.key.shape[2] for layer in found.layers]
+            valid = [worded.new_ones(1, tokens, dtype=torch.bool) for tokens in sizes]
+        else:
+            there = label_mask(source.labels, kept)
+            replaced = (source.labels > 0) & ~there
+            # A region that words fill takes its place in the table; kept ones are the source's.
+            said = torch.zeros_like(table[..., :1], dtype=torch.bool)
+            said[0, worded[worded >= 0]] = True
+            table = torch.where(said, table, source.embeddings)
+            chosen = [torch.cat([layer, worded], dim=1) for layer in source.chosen]
+            found = unet.condition(source.layers, there, table, chosen)
+            valid = [~selection_mask(replaced, layer.size) for layer in source.layers]
+        layers = [
+            replace(layer, key_valid=mask) for layer, mask in zip(found.layers, valid, strict=True)
+        ]
+        looked: Conditions = replace(found, layers=layers)
+        return looked
+
+
+def load_alignment(folder: Path) -> Alignment:
+    """Load a model folder's alignment, safetensors only; `UsageError` where that fails."""
+    try:
+        found: Alignment = Alignment.from_pretrained(
+            str(folder), subfolder=ALIGNMENT, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"the alignment of {folder} cannot be loaded: {first_line(error)}"
+        ) from None
+    return found

@@ -1,0 +1,179 @@
+"""Text-driven rows in a worker: words become cloth of the catalogue, and both what the pipeline
+paints from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalogpose.catalog.canvas import fit_map
+from catalogpose.catalog.files import sha256_file
+from catalogpose.catalog.labels import read_parsing_map
+from catalogpose.catalog.region_table import read_region_table
+from catalogpose.errors import RowError, UsageError
+from catalogpose.humandiffusion.lexicon import PHRASE_LABEL
+from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
+from catalogpose.humandiffusion.wanted import Wanted, WishError, find_wanted
+from catalogpose.records import LABEL_ID, LABELS, Letterbox, Row
+from catalogpose.run.perceive import clip_fingerprint
+
+if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
+    from catalogpose.humandiffusion.text_driven import Filling, TextDriven
+    from catalogpose.run.memory import Source
+    from catalogpose.run.perceive import Perception
+    from catalogpose.truepose.pipeline import PoseConditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A text-driven row, ready to be painted."""
+
+    conditions: PoseConditions
+    """What the pipeline paints from."""
+    size: tuple[int, int]
+    """Width and height of the row's map, in pixels."""
+    regions: Mapping[str, object]
+    """What each region of the map came from, by label: `source`, `null`, or for words a mapping:
+    `phrase`, `gate`, `products` and `similarities`, nearest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A row's map on the model's canvas, and what its regions shall be."""
+
+    labels: np.ndarray
+    """(H, W), common label ids."""
+    size: tuple[int, int]
+    """Width and height of the map's file, in pixels."""
+    wanted: Wanted
+    """What the regions shall be."""
+
+
+class Describer:
+    """Turns what rows ask for into what the pipeline paints from."""
+
+    def __init__(self, text: TextDriven, eyes: Perception, memory: Memory | None) -> None:
+        """Take the model's parts, and the memory to look into; None: words stand for themselves."""
+        self._text, self._eyes, self._memory = text, eyes, memory
+
+    def read(self, row: Row, width: int, height: int) -> Asked:
+        """Read a row's map onto a canvas of this size and decide what its regions shall be.
+
+        Raises `RowError` of stage `pose_map`.
+        """
+        asked = row.description
+        assert asked is not None  # whoever calls has looked
+        try:
+            labels = read_parsing_map(asked.pose_map, asked.label_set)
+        except RowError as error:
+            raise RowError("pose_map", error.error_class, error.message) from None
+        size = (labels.shape[1], labels.shape[0])
+        there = {LABELS[label] for label in np.unique(labels) if label}
+        try:
+            wanted = find_wanted(asked, there, has_source=row.source is not None)
+        except WishError as error:
+            # The manifest was checked: the map has changed since.
+            raise RowError("pose_map", "changed", f"{error.column}: {error.reason}") from None
+        fitted = fit_map(labels, Letterbox.fit(*size, width, height))
+        return Asked(labels=fitted, size=size, wanted=wanted)
+
+    def describe(self, row: Row, asked: Asked, source: Source | None) -> Described:
+        """Prepare a row with what is kept of its source; None where it has none."""
+        from catalogpose.humandiffusion.text_driven import Filling
+
+        there = [int(label) for label in np.unique(asked.labels) if label]
+        fillings: dict[int, Filling] = {}
+        regions: dict[str, object] = {}
+        for label in there:
+            found = None if source is None else _own_vector(label, asked.wanted.kept, source)
+            if found is not None:
+                fillings[label] = Filling(vector=found, remembered=np.zeros((0, len(found))))
+                regions[LABELS[label]] = "source"
+            elif label not in asked.wanted.phrases:
+                regions[LABELS[label]] = "null"
+        worded = [label for label in there if LABELS[label] not in regions]
+        for label, answer in zip(worded, self._retrieve(row, asked, worded, source), strict=True):
+            fillings[label], regions[LABELS[label]] = self._fill(asked, label, answer)
+        conditions = self._text.condition(
+            asked.labels,
+            fillings,
+            asked.wanted.kept,
+            None if source is None else source.features,
+        )
+        return Described(conditions=conditions, size=asked.size, regions=regions)
+
+    def _retrieve(
+        self, row: Row, asked: Asked, worded: list[int], source: Source | None
+    ) -> list[Retrieved]:
+        """Return what each region's words found; the row's own product and pictures never count."""
+        if not worded:
+            return []
+        queries = self._eyes.embed_texts([asked.wanted.phrases[label] for label in worded])
+        if self._memory is None:
+            nothing = np.zeros(0, dtype=np.int64)
+            return [
+                Retrieved(rows=nothing, similarities=nothing.astype(np.float32), gate=0.0, vector=q)
+                for q in queries
+            ]
+        labels = [PHRASE_LABEL[LABELS[label]] for label in worded]
+        assert row.description is not None  # whoever calls has looked
+        own = () if row.product is None else (row.product,)
+        pictures = [] if source is None else [source.sha256]
+        if row.target is not None:
+            pictures.append(sha256_file(row.target))
+        hits = search(
+            self._memory, queries, labels,
+            without_products={*row.description.exclude_products, *own},
+            without_pictures=set(pictures),
+        )  # fmt: skip
+        return [
+            refine(self._memory, query, label, *hit)
+            for query, label, hit in zip(queries, labels, hits, strict=True)
+        ]
+
+    def _fill(self, asked: Asked, label: int, answer: Retrieved) -> tuple[Filling, object]:
+        """Return what fills a region of words, and what is recorded of it."""
+        from catalogpose.humandiffusion.text_driven import Filling
+
+        table = None if self._memory is None else self._memory.regions
+        remembered = (
+            np.zeros((0, len(answer.vector))) if table is None else table.vectors[answer.rows]
+        )
+        told = {
+            "phrase": asked.wanted.phrases[label],
+            "gate": round(answer.gate, 4),
+            "products": [] if table is None else [table.products[row] for row in answer.rows],
+            "similarities": [round(float(one), 4) for one in answer.similarities],
+        }
+        return Filling(vector=answer.vector, remembered=remembered), told
+
+
+def load_memory(path: Path, folder: Path) -> Memory:
+    """Read a memory that the CLIP of a model folder made; `UsageError` where another one did."""
+    table, facts = read_region_table(path)
+    if facts["clip"] != clip_fingerprint(folder):
+        raise UsageError(
+            f"{path} was made with the CLIP of {facts['model']}, not with that of {folder}: name "
+            "that --model, or build it again"
+        )
+    texts = {
+        LABEL_ID[name]: TextStatistics.from_json(values) for name, values in facts["texts"].items()
+    }
+    return Memory(regions=table, texts=texts)
+
+
+def _own_vector(label: int, kept: frozenset[int], source: Source) -> np.ndarray | None:
+    """Return the source's embedding for a kept region of the map, of its other sides where it has
+    this one not; None where it has none.
+    """
+    group = PHRASE_LABEL[LABELS[label]]
+    sides = [one for one in sorted(kept) if PHRASE_LABEL[LABELS[one]] == group]
+    for one in sorted(sides, key=lambda side: side != label):
+        if one in source.embeddings:
+            return np.asarray(source.embeddings[one], dtype=np.float32)
+    return None

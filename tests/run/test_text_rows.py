@@ -1,0 +1,224 @@
+"""Text-driven rows through the whole of `catalogpose generate`, beside rows that are re-posed."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from catalogpose.catalog.labels import write_parsing_map
+from catalogpose.catalog.poses import write_pose
+from catalogpose.catalog.provenance import read_provenance
+from catalogpose.commands.generate import generate_pictures
+from catalogpose.commands.memory_build import build_memory
+from catalogpose.config import BuildMemoryOptions, GenerateOptions
+from catalogpose.errors import ManifestError, UsageError
+from catalogpose.humandiffusion.alignment import Alignment
+from catalogpose.records import LABEL_ID, Pose
+from catalogpose.truepose.model import BUNDLED
+from catalogpose.truepose.pipeline import TruePosePipeline
+
+COLUMNS = ("id", "source", "pose", "parsing", "label_set", "product", "prompt", "pose_map", "keep",
+           "exclude_products")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bundled model with an alignment of random weights that all show."""
+    folder = tmp_path_factory.mktemp("text") / "model"
+    shutil.copytree(BUNDLED, folder)
+    torch.manual_seed(0)
+    pipe = TruePosePipeline.from_pretrained(BUNDLED)
+    made = Alignment.over(pipe.unet, factor=8, width=32, per_region=2, adapter_depth=1)
+    with torch.no_grad():
+        for weight in made.parameters():
+            if not weight.any():
+                weight.normal_(std=0.1)
+    made.save_pretrained(folder / "alignment")
+    return folder
+
+
+class Shop:
+    """A small catalogue of three photos with maps, a memory of them, and a map to fill."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        """Draw everything."""
+        self.folder, self.model = folder, model
+        labels = np.zeros((100, 60), dtype=np.uint8)
+        for top, name in ((5, "hair"), (12, "face"), (25, "coat"), (60, "skirt")):
+            labels[top:95, 15:45] = LABEL_ID[name]
+        rng = np.random.default_rng(1)
+        for name in ("one", "two", "three"):
+            picture = rng.integers(0, 255, size=(100, 60, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / f"{name}.png")
+            write_parsing_map(folder / f"{name}-map.png", labels)
+        asked = np.zeros((256, 176), dtype=np.uint8)
+        for top, name in ((20, "hair"), (40, "face"), (70, "coat"), (150, "skirt")):
+            asked[top:230, 50:120] = LABEL_ID[name]
+        write_parsing_map(folder / "asked.png", asked)
+        joints = np.stack([np.linspace(20, 60, 18), np.linspace(10, 110, 18), np.ones(18)], axis=1)
+        write_pose(
+            folder / "pose.json", Pose(joints=joints.astype(np.float32), width=80, height=120)
+        )
+        self.memory = folder / "memory.parquet"
+        stock = self.write("stock.csv", *(self.plain(name) for name in ("one", "two", "three")))
+        build_memory(BuildMemoryOptions(
+            manifest=stock, out=self.memory, model=str(model), cache=folder / "cache", device="cpu"
+        ))  # fmt: skip
+
+    def write(self, name: str, *rows: dict[str, str]) -> Path:
+        """Write a manifest."""
+        with (self.folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        return self.folder / name
+
+    def plain(self, photo: str) -> dict[str, str]:
+        """Return a row that is re-posed."""
+        files = {"source": f"{photo}.png", "pose": "pose.json", "parsing": f"{photo}-map.png"}
+        return {"id": f"plain {photo}", "label_set": "common", "product": f"p-{photo}", **files}
+
+    def worded(self, id_: str, prompt: str = "a red coat", **more: str) -> dict[str, str]:
+        """Return a text-driven row."""
+        return {"id": id_, "prompt": prompt, "pose_map": "asked.png", "label_set": "common", **more}
+
+    def options(self, manifest: Path, **more: Any) -> GenerateOptions:
+        """Return the options of a run."""
+        plain = {"manifest": manifest, "out": self.folder / "run", "model": str(self.model),
+                 "cache": self.folder / "cache", "device": "cpu", "steps": 2}  # fmt: skip
+        return GenerateOptions(**{**plain, **more})
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Return the results by id."""
+        found = pq.read_table(self.folder / "run/results.parquet").to_pylist()
+        return {row["id"]: row for row in found}
+
+    def bytes_of(self, id_: str) -> bytes:
+        """Return a row's picture, without its provenance."""
+        with Image.open(self.folder / "run" / self.rows()[id_]["output"]) as image:
+            return image.tobytes()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, model: Path) -> Shop:
+    """Return a catalogue of one's own."""
+    return Shop(tmp_path, model)
+
+
+def test_a_mixed_manifest_runs_in_one_go_and_goes_on(shop: Shop) -> None:
+    """Rows of both kinds share a run: each has its status, and nothing is done twice; a row is done
+    again once its words, its map or the memory change, and the others are not.
+    """
+    kept = shop.worded("kept", source="one.png", parsing="one-map.png", product="p-one")
+    manifest = shop.write("m.csv", shop.plain("one"), shop.worded("alone"), kept, shop.plain("two"))
+    options = shop.options(manifest, memory=shop.memory)
+    assert generate_pictures(options).done == 4
+    rows = shop.rows()
+    assert [row["status"] for row in rows.values()] == ["done"] * 4
+    assert (rows["alone"]["source_sha256"], rows["alone"]["source"]) == (None, None)
+    assert rows["alone"]["memory_sha256"] == rows["kept"]["memory_sha256"] is not None
+    assert rows["plain one"]["memory_sha256"] is None
+    before = {id_: shop.bytes_of(id_) for id_ in rows}
+    assert len(set(before.values())) == 4
+    assert generate_pictures(options).already_done == 4
+
+    changed = shop.worded("alone", "a blue coat")
+    manifest = shop.write("m.csv", shop.plain("one"), changed, kept, shop.plain("two"))
+    summary = generate_pictures(options)
+    assert (summary.already_done, summary.changed) == (3, 1)
+    assert shop.bytes_of("alone") != before["alone"]
+    summary = generate_pictures(replace(options, memory=None))
+    assert (summary.already_done, summary.changed) == (2, 2)
+    assert shop.bytes_of("plain two") == before["plain two"]
+
+
+def test_a_record_says_whose_cloth_informed_the_picture(shop: Shop) -> None:
+    """Each region has its origin; a row's own product and excluded ones never inform it."""
+    manifest = shop.write(
+        "m.csv",
+        shop.worded("alone", "a red coat and a tartan skirt"),
+        shop.worded("own", source="one.png", parsing="one-map.png", product="p-one", keep="face"),
+        shop.worded("less", exclude_products="p-one,p-two"),
+        shop.worded("none", product="p-three", exclude_products="p-one,p-two"),
+    )
+    generate_pictures(shop.options(manifest, memory=shop.memory))
+    regions = {id_: json.loads(row["region_sources"]) for id_, row in shop.rows().items()}
+    alone = regions["alone"]
+    assert (alone["face"], alone["hair"]) == ("null", "null")
+    assert alone["coat"]["phrase"] == "a red coat"
+    assert set(alone["coat"]["products"]) == {"p-one", "p-two", "p-three"}
+    assert alone["coat"]["similarities"] == sorted(alone["coat"]["similarities"], reverse=True)
+    assert 0 <= alone["skirt"]["gate"] <= 1
+    assert (regions["own"]["face"], regions["own"]["skirt"]) == ("source", "null")
+    assert set(regions["own"]["coat"]["products"]) == {"p-two", "p-three"}
+    assert set(regions["less"]["coat"]["products"]) == {"p-three"}
+    assert (regions["none"]["coat"]["products"], regions["none"]["coat"]["gate"]) == ([], 0)
+    told = read_provenance(shop.folder / "run" / shop.rows()["own"]["output"])
+    assert told["prompt"] == "a red coat"
+    assert json.loads(told["region_sources"]) == regions["own"]
+    assert len(told["pose_map_sha256"]) == 64
+
+
+def test_one_picture_needs_no_manifest(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--prompt` and `--pose-map` make a run of one row, which goes on as any run does."""
+    monkeypatch.chdir(shop.folder)
+    options = replace(
+        shop.options(Path("m.csv")), manifest=None, out=None, prompt="a red coat",
+        pose_map=Path("asked.png"), pose=Path("pose.json"),
+    )  # fmt: skip
+    summary = generate_pictures(options)
+    assert (summary.done, summary.run_folder.parent) == (1, Path("runs"))
+    assert len(list((summary.run_folder / "images").iterdir())) == 1
+    assert generate_pictures(options).already_done == 1
+    other = replace(options, prompt="a blue coat")
+    assert generate_pictures(other).run_folder != summary.run_folder
+    with pytest.raises(ManifestError, match="column pose_map: missing file"):
+        generate_pictures(replace(options, pose_map=Path("gone.png"), out=Path("new")))
+    assert not Path("new").exists()
+
+
+def test_what_cannot_be_is_said_before_a_model_loads(shop: Shop) -> None:
+    """A wish that the map cannot fulfil, a model without alignment and a foreign memory."""
+    wrong = shop.write("m.csv", shop.plain("one"), shop.worded("a", "a red hat"))
+    with pytest.raises(ManifestError) as caught:
+        generate_pictures(shop.options(wrong))
+    assert list(caught.value.faults) == [
+        "row 2, column prompt: a red hat speaks of hat, which the map does not hold; draw it "
+        "there, or leave the words out"
+    ]
+    right = shop.write("m.csv", shop.plain("one"), shop.worded("a"))
+    bare = shop.folder / "bare"
+    shutil.copytree(shop.model, bare)
+    shutil.rmtree(bare / "alignment")
+    with pytest.raises(UsageError, match=r"row 2 has a prompt, and the model .* has no alignment"):
+        generate_pictures(shop.options(right, model=str(bare)))
+    config = bare / "clip/open_clip_config.json"
+    config.write_text(config.read_text().replace("squash", "longest"))
+    with pytest.raises(UsageError, match=r"was made with the CLIP of .*, not with that of"):
+        generate_pictures(shop.options(right, model=str(bare), memory=shop.memory))
+    assert not (shop.folder / "run").exists()
+
+
+def test_a_map_that_changes_under_a_run_fails_its_row_alone(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a check has seen may be gone when the row's turn comes: the others go on."""
+    other = np.full((64, 44), LABEL_ID["skirt"], dtype=np.uint8)
+    write_parsing_map(shop.folder / "later.png", other)
+    manifest = shop.write(
+        "m.csv", shop.worded("a"), shop.worded("b") | {"pose_map": "later.png"}, shop.plain("one")
+    )
+    monkeypatch.setattr(
+        "catalogpose.commands.generate.check_descriptions", lambda rows: (len(list(rows)), [])
+    )
+    summary = generate_pictures(shop.options(manifest))
+    assert (summary.done, summary.failures) == (2, {"pose_map": 1})
+    assert "does not hold" in shop.rows()["b"]["error_message"]
