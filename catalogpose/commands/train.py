@@ -13,7 +13,7 @@ from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.manifest import check_manifest, read_rows
 from catalogpose.config import TrainOptions
 from catalogpose.errors import EnvironmentFault, UsageError
-from catalogpose.training.recipes import PhotoRecipe, Recipe, load_recipe
+from catalogpose.training.recipes import PhotoRecipe, Recipe, TextRecipe, load_recipe
 from catalogpose.truepose.model import resolve_model
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a wrong flag must be said at once
@@ -105,6 +105,8 @@ def train_model(
     recipe = load_recipe(options.recipe)
     if isinstance(recipe, Recipe):
         return _train_studio(options, recipe, progress)
+    if isinstance(recipe, TextRecipe):
+        return _train_words(options, recipe, progress)
     return _train_photos(options, recipe, progress, warn)
 
 
@@ -112,14 +114,7 @@ def _train_studio(
     options: TrainOptions, recipe: Recipe, progress: StageProgress | None
 ) -> TrainSummary:
     """Carry out a recipe on pictures that the studio draws."""
-    for flag, value in (
-        ("--manifest", options.manifest), ("--validation", options.validation),
-        ("--prepare", options.prepare), ("--dry-run", options.dry_run),
-        ("--precision", options.precision != "auto"), ("--accumulate", options.accumulate > 1),
-        ("--compile", options.compile_nets), ("--licence", options.licence),
-    ):  # fmt: skip
-        if value:
-            raise UsageError(f"{flag} goes with recipes for photos; {recipe.name} draws its own")
+    _refuse_photo_flags(options, recipe.name)
     # Imported once the recipe is known to exist: torch takes seconds.
     from catalogpose.training.continuing import EYES
     from catalogpose.training.processes import process_count
@@ -148,6 +143,43 @@ def _train_studio(
     stages = STAGES if options.only is None else (options.only,)
     run_stages(shop, stages)
     return TrainSummary(model=shop.model, stages=tuple(stages))
+
+
+def _train_words(
+    options: TrainOptions, recipe: TextRecipe, progress: StageProgress | None
+) -> TrainSummary:
+    """Train the alignment of words and picture over a model, on pictures that the studio draws."""
+    _refuse_photo_flags(options, recipe.name)
+    for flag, value in (("--only", options.only), ("--refine", options.refine)):
+        if value:
+            raise UsageError(f"{flag} goes with other recipes; {recipe.name} trains one part")
+    from catalogpose.training.processes import process_count
+    from catalogpose.training.words import TextCourse, run_text_course
+
+    if process_count() > 1:
+        raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
+    course = TextCourse(
+        recipe=recipe,
+        start=resolve_model(options.model),
+        folder=options.out,
+        device=_torch_device(options.device),
+        seed=options.seed,
+        progress=progress,
+    )
+    run_text_course(course)
+    return TrainSummary(model=course.model, stages=("alignment", "assemble"))
+
+
+def _refuse_photo_flags(options: TrainOptions, name: str) -> None:
+    """Raise UsageError where a flag is given that pictures of the studio's own have no use for."""
+    for flag, value in (
+        ("--manifest", options.manifest), ("--validation", options.validation),
+        ("--prepare", options.prepare), ("--dry-run", options.dry_run),
+        ("--precision", options.precision != "auto"), ("--accumulate", options.accumulate > 1),
+        ("--compile", options.compile_nets), ("--licence", options.licence),
+    ):  # fmt: skip
+        if value:
+            raise UsageError(f"{flag} goes with recipes for photos; {name} draws its own")
 
 
 def _train_photos(

@@ -4,7 +4,7 @@ pipeline paints from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from catalogpose.humandiffusion.alignment import Alignment, RegionFeatures
 from catalogpose.humandiffusion.memory import NEIGHBOURS
 from catalogpose.humandiffusion.routing import region_masks
 from catalogpose.records import LABELS
-from catalogpose.truepose.conditions import Conditions
+from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.model import ALIGNMENT
 from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
-from catalogpose.truepose.regions import label_mask, selection_mask
+from catalogpose.truepose.regions import selection_mask
+from catalogpose.truepose.siamese import TargetNet
 
 BLANK = 128
 """Grey that takes the place of what is not kept of a source: its cloth cannot come through."""
@@ -139,28 +140,55 @@ class TextDriven:
     ) -> Conditions:
         """Return C: what is kept of the source, and the regions that words fill (Eq. 6 to 9)."""
         unet = self._pipe.unet
-        count = unet.config.region_count
         table = features.vectors[:, :, 0]
         if source is None:
-            nobody = worded.new_full((1, count), -1)
+            nobody = worded.new_full((1, unet.config.region_count), -1)
             found = unet.condition_alone(table, torch.cat([nobody, worded], dim=1), size)
-            sizes = [layer.key.shape[2] for layer in found.layers]
-            valid = [worded.new_ones(1, tokens, dtype=torch.bool) for tokens in sizes]
-        else:
-            there = label_mask(source.labels, kept)
-            replaced = (source.labels > 0) & ~there
-            # A region that words fill takes its place in the table; kept ones are the source's.
-            said = torch.zeros_like(table[..., :1], dtype=torch.bool)
-            said[0, worded[worded >= 0]] = True
-            table = torch.where(said, table, source.embeddings)
-            chosen = [torch.cat([layer, worded], dim=1) for layer in source.chosen]
-            found = unet.condition(source.layers, there, table, chosen)
-            valid = [~selection_mask(replaced, layer.size) for layer in source.layers]
-        layers = [
-            replace(layer, key_valid=mask) for layer, mask in zip(found.layers, valid, strict=True)
-        ]
-        looked: Conditions = replace(found, layers=layers)
-        return looked
+            layers = [
+                replace(layer, key_valid=worded.new_ones(1, layer.key.shape[2], dtype=torch.bool))
+                for layer in found.layers
+            ]
+            return Conditions(layers=layers)
+        keeps = torch.zeros(1, len(LABELS), dtype=torch.bool, device=worded.device)
+        keeps[0, list(kept)] = True
+        # A region that words fill takes its place in the table; kept ones are the source's.
+        said = torch.zeros_like(table[..., :1], dtype=torch.bool)
+        said[0, worded[worded >= 0]] = True
+        table = torch.where(said, table, source.embeddings)
+        return condition_kept(
+            unet, source.layers, source.labels, keeps, table, source.chosen, worded
+        )
+
+
+def condition_kept(
+    unet: TargetNet,
+    layers: Sequence[SourceLayer],
+    labels: Tensor,
+    kept: Tensor,
+    table: Tensor,
+    chosen: Sequence[Tensor],
+    worded: Tensor,
+) -> Conditions:
+    """Return C of rows that keep a part of their source: keys of the rest are never attended.
+
+    Args:
+        unet: The net that is conditioned.
+        layers: What SourceNet gave of the blanked sources.
+        labels: int64 (B, H, W), the sources' whole maps.
+        kept: bool (B, L), the labels that are kept.
+        table: (B, L, D), each label's embedding, of the source or of words.
+        chosen: int64 (B, K) a layer, the kept regions that CAA attends to (Eq. 9).
+        worded: int64 (B, R), the labels of words, which always enter; -1 for none.
+    """
+    there = kept.gather(1, labels.flatten(1)).view_as(labels) & (labels > 0)
+    replaced = (labels > 0) & ~there
+    every = [torch.cat([layer, worded], dim=1) for layer in chosen]
+    found = unet.condition(layers, there, table, every)
+    seen = [
+        replace(layer, key_valid=~selection_mask(replaced, source.size))
+        for layer, source in zip(found.layers, layers, strict=True)
+    ]
+    return Conditions(layers=seen)
 
 
 def load_alignment(folder: Path) -> Alignment:

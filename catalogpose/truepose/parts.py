@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from catalogpose.errors import UsageError
-from catalogpose.truepose.model import ModelCard, check_weights
+from catalogpose.truepose.model import ALIGNMENT, ModelCard, check_weights
 
 NETS = ("unet", "source_unet", "pose_encoder", "vae")
 """The parts that every model folder has weights of."""
@@ -139,7 +139,7 @@ def list_files(folder: Path) -> list[Path]:
     They are those at the top that a model has, its page and licence included, and those of
     `SUFFIXES` in its parts; logs, previews and whatever else lies there are no part of it.
     """
-    parts = {*NETS, *COMPANIONS, Path(SCHEDULER).parent.name}
+    parts = {*NETS, *COMPANIONS, ALIGNMENT, Path(SCHEDULER).parent.name}
     top = {INDEX, "catalogpose.json", "README.md", "LICENSE"}
     files = [folder / name for name in top if (folder / name).is_file()]
     files += [

@@ -120,8 +120,33 @@ class PhotoRecipe:
             raise ValueError("save_minutes must be 0 or more")
 
 
-def load_recipe(name: str) -> Recipe | PhotoRecipe:
-    """Read a shipped recipe by name, or a JSON file by path; one with a `start` is of photos.
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """How the alignment of words and picture is trained on studio pictures, over a frozen model."""
+
+    name: str
+    """The recipe's name, for the model's card."""
+    products: int
+    """Products drawn to learn from."""
+    views: int
+    """Views of each product."""
+    alignment: Mapping[str, Any]
+    """Options of `Alignment` that the model does not decide."""
+    mix: Mapping[str, Any]
+    """What rows ask for; see `Mix`."""
+    objective: Mapping[str, Any]
+    """What is minimised; see `AlignmentObjective`."""
+    schedule: Mapping[str, Any]
+    """Steps, batch and rates."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError naming a number that is out of range."""
+        _need_whole("", 1, {"products": self.products, "views": self.views})
+
+
+def load_recipe(name: str) -> Recipe | PhotoRecipe | TextRecipe:
+    """Read a shipped recipe by name, or a JSON file by path; one with a `start` is of photos, one
+    with an `alignment` of words.
 
     Raises:
         UsageError: If there is no such recipe, or it lacks a section.
@@ -132,6 +157,8 @@ def load_recipe(name: str) -> Recipe | PhotoRecipe:
         raise UsageError(f"no recipe {name!r}; known: {known}, or the path of a JSON file")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if "alignment" in values:
+            return TextRecipe(**values)
         return PhotoRecipe(**values) if "start" in values else Recipe(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path} is not a recipe: {error}") from None
