@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogpose.catalog.region_table import RegionTable
-from catalogpose.humandiffusion.lexicon import PHRASE_LABEL, usual_texts
+from catalogpose.humandiffusion.lexicon import usual_texts
 from catalogpose.humandiffusion.memory import Memory, measure_texts, refine, search
 from catalogpose.perception.clip import Clip
 from catalogpose.quality.intervals import mean_interval
-from catalogpose.records import GARMENTS, LABEL_ID, LABELS
+from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
 from catalogpose.studio.palette import CLOTHS
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.truepose import embed_regions
@@ -95,7 +95,7 @@ def gather(pictures: Pictures, clip: Clip, view: int) -> list[tuple[str, str, in
         )
         captions = pictures.captions[product][view]
         found += [
-            (PHRASE_LABEL[LABELS[i]], captions[LABELS[i]], product, vectors[i].astype(np.float32))
+            (GROUP_OF[LABELS[i]], captions[LABELS[i]], product, vectors[i].astype(np.float32))
             for i in np.flatnonzero(known)
             if LABELS[i] in GARMENTS and LABELS[i] in captions
         ]

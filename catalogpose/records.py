@@ -53,6 +53,17 @@ GARMENTS = (
 )  # fmt: skip
 """Labels of things one can buy; the others are the person and the background."""
 
+SIDES_OF: Mapping[str, tuple[str, ...]] = {
+    "shoe": ("left-shoe", "right-shoe", "shoe"),
+    "skin": ("skin", "torso-skin", "left-arm", "right-arm", "arm", "left-leg", "right-leg", "leg"),
+}
+"""What a label stands for where words, or maps of another parser, tell no sides apart."""
+
+GROUP_OF: Mapping[str, str] = {name: name for name in LABELS} | {
+    side: label for label, sides in SIDES_OF.items() for side in sides
+}
+"""The label that stands for a label and its like: itself, or `shoe` or `skin` for their sides."""
+
 JOINTS = (
     "nose", "neck", "right-shoulder", "right-elbow", "right-wrist", "left-shoulder",
     "left-elbow", "left-wrist", "right-hip", "right-knee", "right-ankle", "left-hip",

@@ -139,6 +139,12 @@ def write_parsing_map(path: Path, labels: NDArray[np.uint8]) -> None:
     write_atomically(path, lambda file: file.write(encode_map(labels)))
 
 
+def colour_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a map (H, W) as people see it: (H, W, 3), each id in its Pascal VOC colour."""
+    colours = np.frombuffer(_voc_palette(), dtype=np.uint8).reshape(256, 3)
+    return colours[labels]
+
+
 def _voc_palette() -> bytes:
     """Return 256 RGB colours: an id's bits, lowest first, are the high bits of R, G, B in turn."""
     ids = np.arange(256)

@@ -15,14 +15,14 @@ from catalogpose.catalog.photos import read_photo, read_size
 from catalogpose.catalog.region_table import RegionTable, write_region_table
 from catalogpose.config import BuildMemoryOptions, Progress
 from catalogpose.errors import RowError, UsageError
-from catalogpose.humandiffusion.lexicon import PHRASE_LABEL, usual_texts
+from catalogpose.humandiffusion.lexicon import usual_texts
 from catalogpose.humandiffusion.memory import (
     SMALLEST,
     TextStatistics,
     drop_near_copies,
     measure_texts,
 )
-from catalogpose.records import GARMENTS, LABEL_ID, LABELS, Row
+from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS, Row
 from catalogpose.run.perceive import Perception, clip_fingerprint, load_clip
 from catalogpose.truepose.model import resolve_model
 
@@ -132,7 +132,7 @@ class _Gathered:
             self._cells.append(
                 {
                     "vectors": record.embeddings[region.label].astype(np.float32),
-                    "labels": LABEL_ID[PHRASE_LABEL[LABELS[region.label]]],
+                    "labels": LABEL_ID[GROUP_OF[LABELS[region.label]]],
                     "areas": area,
                     "boxes": region.box,
                     "pictures": sha256,

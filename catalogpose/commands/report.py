@@ -119,7 +119,7 @@ def _find(
 ) -> _Findings:
     """Score every finished row and count."""
     parse, label_set, trouble = None, None, None
-    if any(row.target for row in rows):
+    if any(row.target or row.asked for row in rows):
         parse, label_set, trouble = _open_parser(run, device)
     done = 0
 

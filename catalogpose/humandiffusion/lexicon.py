@@ -13,17 +13,6 @@ from catalogpose.records import LABELS
 
 LEXICON = Path(__file__).with_name("lexicon.json")
 
-MEANS: Mapping[str, tuple[str, ...]] = {
-    "shoe": ("left-shoe", "right-shoe", "shoe"),
-    "skin": ("skin", "torso-skin", "left-arm", "right-arm", "arm", "left-leg", "right-leg", "leg"),
-}
-"""What a phrase's label stands for where that is more than the label itself."""
-
-PHRASE_LABEL: Mapping[str, str] = {name: name for name in LABELS} | {
-    side: label for label, sides in MEANS.items() for side in sides
-}
-"""The label of phrases that speak of a map's label."""
-
 USUAL_NOUNS = 6
 """Nouns of a label that `usual_texts` uses."""
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 
-from catalogpose.humandiffusion.lexicon import MEANS, Lexicon, Link, load_lexicon
+from catalogpose.humandiffusion.lexicon import Lexicon, Link, load_lexicon
+from catalogpose.records import SIDES_OF
 
 TOKEN = re.compile(
     r"""
@@ -35,7 +36,7 @@ class Phrase:
     """What a sentence says of one label."""
 
     label: str
-    """A name of `LABELS`; `shoe` and `skin` stand for all their sides, see `MEANS`."""
+    """A name of `LABELS`; `shoe` and `skin` stand for all their sides, see `SIDES_OF`."""
     text: str
     """The words, as they stand in the sentence; several mentions are joined by commas."""
     start: int
@@ -46,7 +47,7 @@ class Phrase:
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of a map that the phrase speaks of."""
-        return MEANS.get(self.label, (self.label,))
+        return SIDES_OF.get(self.label, (self.label,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ from functools import lru_cache
 
 from catalogpose.catalog.columns import shown
 from catalogpose.catalog.descriptions import read_map_labels
-from catalogpose.humandiffusion.lexicon import MEANS, PHRASE_LABEL
 from catalogpose.humandiffusion.phrases import split_prompt
-from catalogpose.records import LABEL_ID, LABELS, Description, Row
+from catalogpose.records import GROUP_OF, LABEL_ID, LABELS, SIDES_OF, Description, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +61,10 @@ def find_wanted(asked: Description, there: Collection[str], *, has_source: bool)
         strange = next((name for name in kept if not _speaks_of(name, there)), None)
         if strange is not None:
             raise WishError("keep", f"{strange} is not in the map; draw it there, or leave it out")
-    groups = {PHRASE_LABEL[name] for name in kept}
-    spoken = set() if asked.keep is not None else {PHRASE_LABEL[LABELS[id_]] for id_ in phrases}
+    groups = {GROUP_OF[name] for name in kept}
+    spoken = set() if asked.keep is not None else {GROUP_OF[LABELS[id_]] for id_ in phrases}
     # The source's map may have other sides than the row's: an arm there is a left arm here.
-    sources = {LABEL_ID[name] for name in LABELS[1:] if PHRASE_LABEL[name] in groups - spoken}
+    sources = {LABEL_ID[name] for name in LABELS[1:] if GROUP_OF[name] in groups - spoken}
     return Wanted(phrases=phrases, kept=frozenset(sources))
 
 
@@ -128,4 +127,4 @@ def _find_phrases(asked: Description, there: Collection[str]) -> dict[int, str]:
 
 def _speaks_of(name: str, there: Collection[str]) -> list[str]:
     """Return which labels of a map a label of words speaks of: itself, or all its sides."""
-    return [one for one in LABELS if one in there and one in (name, *MEANS.get(name, ()))]
+    return [one for one in LABELS if one in there and one in (name, *SIDES_OF.get(name, ()))]

@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogpose.quality.pictures import check_map
+from catalogpose.records import GROUP_OF, LABEL_ID, LABELS
+
+GROUPS = np.array([LABEL_ID[GROUP_OF[name]] for name in LABELS], dtype=np.uint8)
+"""The id of each label's group."""
 
 
 def mean_iou(map_a: NDArray[np.integer], map_b: NDArray[np.integer]) -> float:
@@ -24,3 +28,10 @@ def mean_iou(map_a: NDArray[np.integer], map_b: NDArray[np.integer]) -> float:
         in_a, in_b = map_a == label, map_b == label
         shares.append(np.count_nonzero(in_a & in_b) / np.count_nonzero(in_a | in_b))
     return float(np.mean(shares)) if shares else 1.0
+
+
+def map_agreement(found: NDArray[np.integer], asked: NDArray[np.integer]) -> float:
+    """Return `mean_iou` of two maps (H, W) of `records.LABELS`, sides and kinds of skin put
+    together: parsers differ in which of them they tell apart.
+    """
+    return mean_iou(GROUPS[found], GROUPS[asked])

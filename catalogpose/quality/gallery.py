@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from catalogpose.catalog.canvas import fit_joints
+from catalogpose.catalog.labels import colour_map, read_parsing_map
 from catalogpose.catalog.photos import read_photo
 from catalogpose.catalog.poses import read_pose
 from catalogpose.errors import RowError
@@ -22,17 +23,21 @@ from catalogpose.quality.skeleton import Skeleton, make_skeleton
 def make_examples(rows: Iterable[tuple[Finished, Mapping[Hashable, Any]]]) -> Iterator[Example]:
     """Yield what the page shows of each row and its line of scores; what cannot be read is None."""
     for row, scores in rows:
-        source, size = _photo(row.source)
+        source, size = _photo(row.source) if row.source else (None, None)
         reference, reference_size = _photo(row.reference) if row.reference else (None, None)
         if row.reference:
             size = reference_size
         result, target, output_size = _output_and_target(row)
+        asked, map_size = _asked(row)
+        size = map_size or size
         yield Example(
             id=row.id,
             product=row.product,
             source=source,
             reference=reference,
             styled=row.reference is not None,
+            prompt=row.asked.prompt if row.asked else None,
+            asked=asked,
             pose=_pose(row, size, output_size or size),
             result=result,
             target=target,
@@ -66,6 +71,17 @@ def _photo(path: Path) -> tuple[Thumbnail | None, tuple[int, int] | None]:
     return make_thumbnail(picture), (picture.shape[1], picture.shape[0])
 
 
+def _asked(row: Finished) -> tuple[Thumbnail | None, tuple[int, int] | None]:
+    """Return the map that a row asks for, in colours, and its width and height in pixels."""
+    if row.asked is None:
+        return None, None
+    try:
+        labels = read_parsing_map(row.asked.pose_map, row.asked.label_set)
+    except RowError:
+        return None, None
+    return make_thumbnail(colour_map(labels)), (labels.shape[1], labels.shape[0])
+
+
 def _output_and_target(
     row: Finished,
 ) -> tuple[Thumbnail | None, Thumbnail | None, tuple[int, int] | None]:
@@ -87,7 +103,7 @@ def _pose(
     row: Finished, fallback: tuple[int, int] | None, size: tuple[int, int] | None
 ) -> Skeleton | None:
     """Return the pose as drawn on the output's canvas of this width and height."""
-    if size is None:
+    if size is None or row.pose is None:
         return None
     try:
         pose = read_pose(row.pose, size=row.pose_size, fallback=fallback)

@@ -64,6 +64,12 @@ class Example:
     """
     styled: bool
     """Whether the row has a reference."""
+    prompt: str | None
+    """What the row asks for in words; None where it was re-posed."""
+    asked: Thumbnail | None
+    """The map that says where, in colours; None where it cannot be read any more, or where the row
+    has no `prompt`.
+    """
     pose: Skeleton | None
     """The pose; None where it could not be read any more."""
     result: Thumbnail | None

@@ -33,7 +33,7 @@ class Metric:
     """How it is measured, in one or two sentences."""
 
 
-METRICS = (
+PAIR_METRICS = (
     Metric(
         name="ssim",
         title="SSIM",
@@ -96,6 +96,23 @@ METRICS = (
         ),
     ),
 )
+"""What is measured of an output and its true picture, in the order shown."""
+
+METRICS = (
+    *PAIR_METRICS,
+    Metric(
+        name="map_agreement",
+        title="Map agreement",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            "Of rows with a prompt: mean intersection over union of the output's parsing map and "
+            "the map that was asked for, over the labels that either shows, both shoes and all "
+            "skin put together, background left out."
+        ),
+    ),
+)
 """Every metric of the report, in the order shown."""
 
 
@@ -105,7 +122,7 @@ def score_pair(
     output_labels: NDArray[np.integer] | None,
     target_labels: NDArray[np.integer] | None,
 ) -> dict[str, float | None]:
-    """Return a value for each name in `METRICS`; all pictures and maps lie on one canvas.
+    """Return a value for each name in `PAIR_METRICS`; all pictures and maps lie on one canvas.
 
     Pictures are uint8 (H, W, 3), maps integers (H, W) in `records.LABELS`. Without the target's map
     there is no error of colour or pattern, without either map no agreement: None. PSNR is infinite

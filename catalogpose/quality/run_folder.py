@@ -13,9 +13,21 @@ import pandas as pd
 from catalogpose.errors import UsageError, first_line
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
-           "product", "reference", "reference_pose", "stage", "error_class", "error_message",
-           "seconds", "device")  # fmt: skip
+           "product", "reference", "reference_pose", "prompt", "pose_map", "label_set", "stage",
+           "error_class", "error_message", "seconds", "device")  # fmt: skip
 """Columns of `results.parquet` that a report reads; the manifest may lack the optional ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a text-driven row asks for."""
+
+    prompt: str
+    """Its words."""
+    pose_map: Path
+    """The map that says where."""
+    label_set: str
+    """The map's label set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +36,13 @@ class Finished:
 
     id: str
     """The row's id."""
-    source: Path
-    """The source photo."""
-    pose: Path
-    """The target pose; of a row with a reference that of the person in it."""
+    source: Path | None
+    """The source photo; None where words alone said what to paint."""
+    pose: Path | None
+    """The target pose; of a row with a reference that of the person in it. None where a map alone
+    said it."""
+    asked: Asked | None
+    """What the row asks for in words; None where it was re-posed."""
     pose_size: tuple[int, int] | None
     """Width and height of the pose's canvas; None where the manifest names none."""
     target: Path | None
@@ -37,7 +52,8 @@ class Finished:
     product: str | None
     """The product's id; None where the manifest names none."""
     group: str
-    """What rows that resemble each other have in common: the product, else the source photo."""
+    """What rows that resemble each other have in common: the product, else the source photo, else
+    the prompt."""
     output: Path
     """The picture made."""
 
@@ -100,15 +116,25 @@ def _make_finished(folder: Path, cells: Any) -> Finished:
     """Resolve one line of `results.parquet` against the run folder."""
     sized = pd.notna(cells.pose_width) and pd.notna(cells.pose_height)
     target, product = text_or_none(cells.target), text_or_none(cells.product)
-    reference = text_or_none(cells.reference)
+    reference, source = text_or_none(cells.reference), text_or_none(cells.source)
+    pose = text_or_none(cells.reference_pose if reference else cells.pose)
     return Finished(
         id=cells.id,
-        source=folder / cells.source,
-        pose=folder / (cells.reference_pose if reference else cells.pose),
+        source=folder / source if source else None,
+        pose=folder / pose if pose else None,
+        asked=_make_asked(folder, cells),
         pose_size=(int(cells.pose_width), int(cells.pose_height)) if sized else None,
         target=folder / target if target else None,
         reference=folder / reference if reference else None,
         product=product,
-        group=product or cells.source,
+        group=product or source or str(cells.prompt),
         output=folder / cells.output,
     )
+
+
+def _make_asked(folder: Path, cells: Any) -> Asked | None:
+    """Resolve what a line asks for in words; None where it does not."""
+    prompt, pose_map = text_or_none(cells.prompt), text_or_none(cells.pose_map)
+    if prompt is None or pose_map is None:
+        return None
+    return Asked(prompt=prompt, pose_map=folder / pose_map, label_set=str(cells.label_set))

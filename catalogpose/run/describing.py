@@ -16,10 +16,9 @@ from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.region_table import read_region_table
 from catalogpose.errors import RowError, UsageError
-from catalogpose.humandiffusion.lexicon import PHRASE_LABEL
 from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
 from catalogpose.humandiffusion.wanted import Wanted, WishError, find_wanted
-from catalogpose.records import LABEL_ID, LABELS, Letterbox, Row
+from catalogpose.records import GROUP_OF, LABEL_ID, LABELS, Letterbox, Row
 from catalogpose.run.perceive import clip_fingerprint
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
@@ -120,7 +119,7 @@ class Describer:
                 Retrieved(rows=nothing, similarities=nothing.astype(np.float32), gate=0.0, vector=q)
                 for q in queries
             ]
-        labels = [PHRASE_LABEL[LABELS[label]] for label in worded]
+        labels = [GROUP_OF[LABELS[label]] for label in worded]
         assert row.description is not None  # whoever calls has looked
         own = () if row.product is None else (row.product,)
         pictures = [] if source is None else [source.sha256]
@@ -171,8 +170,8 @@ def _own_vector(label: int, kept: frozenset[int], source: Source) -> np.ndarray 
     """Return the source's embedding for a kept region of the map, of its other sides where it has
     this one not; None where it has none.
     """
-    group = PHRASE_LABEL[LABELS[label]]
-    sides = [one for one in sorted(kept) if PHRASE_LABEL[LABELS[one]] == group]
+    group = GROUP_OF[LABELS[label]]
+    sides = [one for one in sorted(kept) if GROUP_OF[LABELS[one]] == group]
     for one in sorted(sides, key=lambda side: side != label):
         if one in source.embeddings:
             return np.asarray(source.embeddings[one], dtype=np.float32)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from catalogpose.catalog.labels import to_common
 from catalogpose.catalog.sheets import write_sheet
 from catalogpose.perception.parser import Parser
-from catalogpose.quality.pairs import METRICS
+from catalogpose.quality.pairs import PAIR_METRICS
 from catalogpose.training.held_out import HeldOut, hold_out_pairs, paint, score
 from catalogpose.training.prepare import PhotoPairs
 from catalogpose.truepose.pipeline import TruePosePipeline
@@ -50,7 +50,7 @@ class Validation:
         scores = score(outputs, self._pairs, None if self.parser is None else self._parse)
         sheet = (self._pairs.sources, outputs, self._pairs.targets)
         write_sheet(self.folder / f"{step:08d}.png", [row[:SHOWN] for row in sheet])
-        return {metric.name: _mean([s.get(metric.name) for s in scores]) for metric in METRICS}
+        return {metric.name: _mean([s.get(metric.name) for s in scores]) for metric in PAIR_METRICS}
 
     @cached_property
     def _pairs(self) -> HeldOut:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from catalogpose.errors import UsageError
 from catalogpose.humandiffusion.alignment import RegionFeatures
-from catalogpose.humandiffusion.lexicon import PHRASE_LABEL
-from catalogpose.records import GARMENTS, LABEL_ID, LABELS
+from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
 from catalogpose.training.pairs import PairBatch, Pairs
 from catalogpose.training.wording import Wording
 
-GROUPS = torch.tensor([LABEL_ID[PHRASE_LABEL[name]] for name in LABELS])
+GROUPS = torch.tensor([LABEL_ID[GROUP_OF[name]] for name in LABELS])
 """int64 (L,): the label that words for a label name; both shoes are `shoe`."""
 
 WEARABLE = torch.zeros(len(LABELS), dtype=torch.bool).index_fill_(

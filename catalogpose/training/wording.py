@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from catalogpose.catalog.region_table import RegionTable
-from catalogpose.humandiffusion.lexicon import PHRASE_LABEL, usual_texts
+from catalogpose.humandiffusion.lexicon import usual_texts
 from catalogpose.humandiffusion.memory import (
     NEIGHBOURS,
     SMALLEST,
@@ -23,7 +23,7 @@ from catalogpose.humandiffusion.memory import (
     refine,
 )
 from catalogpose.perception.clip import Clip
-from catalogpose.records import GARMENTS, LABEL_ID, LABELS
+from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
 from catalogpose.training.loop import Progress
 from catalogpose.training.pairs import Pairs
 
@@ -105,7 +105,7 @@ def _retrieve(
     """Fill in what the phrases (n, D) of one label of n pictures retrieve, never from the picture's
     own product.
     """
-    name = PHRASE_LABEL[LABELS[label]]
+    name = GROUP_OF[LABELS[label]]
     here = memory.rows_of(name)
     owners = np.array([int(product) for product in memory.regions.products[here]], dtype=np.int64)
     cosines = torch.from_numpy(queries @ memory.regions.vectors[here].T)
@@ -129,7 +129,7 @@ def studio_memory(pairs: Pairs, clip: Clip, views: int) -> Memory:
     for picture, (labels, known) in enumerate(zip(pairs.labels, pairs.known, strict=True)):
         areas = np.bincount(labels.ravel(), minlength=len(LABELS)) / pixels
         rows += [
-            (LABEL_ID[PHRASE_LABEL[LABELS[label]]], picture, label, float(areas[label]))
+            (LABEL_ID[GROUP_OF[LABELS[label]]], picture, label, float(areas[label]))
             for label in garments
             if known[label] and areas[label] >= SMALLEST
         ]

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from catalogpose.quality.agreement import mean_iou
+from catalogpose.quality.agreement import map_agreement, mean_iou
+from catalogpose.records import LABEL_ID
 
 
 def test_equal_maps_agree() -> None:
@@ -40,3 +41,11 @@ def test_other_arrays_are_refused() -> None:
             mean_iou(labels, bad)
     with pytest.raises(ValueError, match="parsing map"):
         mean_iou(labels[0], labels[0])
+
+
+def test_sides_of_shoes_and_kinds_of_skin_count_as_one() -> None:
+    """What one parser calls a left arm and another skin agrees; a skirt and trousers do not."""
+    names = (("left-shoe", "left-arm", "skirt"), ("shoe", "skin", "pants"))
+    found, asked = (np.array([[LABEL_ID[name] for name in row]], dtype=np.uint8) for row in names)
+    assert map_agreement(found, asked) == pytest.approx((1 + 1 + 0 + 0) / 4)
+    assert mean_iou(found, asked) == 0

@@ -1,6 +1,6 @@
 import numpy as np
 
-from catalogpose.quality.pairs import METRICS, score_pair
+from catalogpose.quality.pairs import PAIR_METRICS, score_pair
 from catalogpose.records import LABEL_ID
 
 
@@ -9,7 +9,7 @@ def test_every_metric_has_its_value() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
     labels = np.full((32, 24), LABEL_ID["dress"], dtype=np.uint8)
     scores = score_pair(picture, picture[::-1], labels, labels)
-    assert list(scores) == [metric.name for metric in METRICS]
+    assert list(scores) == [metric.name for metric in PAIR_METRICS]
     assert all(isinstance(value, float) for value in scores.values())
     assert scores["parsing_agreement"] == 1.0
 

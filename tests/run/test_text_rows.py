@@ -18,7 +18,8 @@ from catalogpose.catalog.poses import write_pose
 from catalogpose.catalog.provenance import read_provenance
 from catalogpose.commands.generate import generate_pictures
 from catalogpose.commands.memory_build import build_memory
-from catalogpose.config import BuildMemoryOptions, GenerateOptions
+from catalogpose.commands.report import write_report
+from catalogpose.config import BuildMemoryOptions, GenerateOptions, ReportOptions
 from catalogpose.errors import ManifestError, UsageError
 from catalogpose.humandiffusion.alignment import Alignment
 from catalogpose.records import LABEL_ID, Pose
@@ -129,6 +130,11 @@ def test_a_mixed_manifest_runs_in_one_go_and_goes_on(shop: Shop) -> None:
     before = {id_: shop.bytes_of(id_) for id_ in rows}
     assert len(set(before.values())) == 4
     assert generate_pictures(options).already_done == 4
+    report = write_report(ReportOptions(run=shop.folder / "run", device="cpu"))
+    assert report.spreads["map_agreement"].n == 2
+    page = report.page.read_text()
+    assert page.count("<bdi>a red coat</bdi>") == 2
+    assert "no source" in page
 
     changed = shop.worded("alone", "a blue coat")
     manifest = shop.write("m.csv", shop.plain("one"), changed, kept, shop.plain("two"))

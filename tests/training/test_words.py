@@ -17,6 +17,7 @@ from catalogpose.records import GARMENTS, LABEL_ID, LABELS
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, alignment_loss
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.recipes import FOLDER
 from catalogpose.training.truepose import studio_pairs
 from catalogpose.training.wishes import Mix, draw_wishes
 from catalogpose.training.wording import Wording, studio_wording
@@ -180,9 +181,7 @@ def test_a_recipe_gives_a_model_an_alignment(tmp_path: Path) -> None:
     """The new folder is the old one and its alignment; the same command has nothing left to do, and
     another start is refused.
     """
-    values = json.loads(
-        (Path(load_recipe.__code__.co_filename).parent / "bundled-text.json").read_text()
-    )
+    values = json.loads((FOLDER / "bundled-text.json").read_text())
     values.update(products=2, views=2)
     values["alignment"].update(width=16)
     values["schedule"] = {"steps": 2, "batch": 2, "learning_rate": 0.001}
