@@ -43,6 +43,9 @@ def studio(
     split: Annotated[
         str, typer.Option(help="train, validation or test; they share no person.")
     ] = "test",
+    rows: Annotated[
+        str, typer.Option(help="pose, text, edit or mixed: what the rows ask for.")
+    ] = "pose",
     as_json: AsJson = False,
 ) -> None:
     """Draw a small catalogue to try things on.
@@ -52,8 +55,9 @@ def studio(
     from catalogpose.commands.studio import write_studio
 
     options = StudioOptions(
-        out=out, products=products, poses=poses, seed=seed, height=height, width=width, split=split
-    )
+        out=out, products=products, poses=poses, seed=seed, height=height, width=width,
+        split=split, rows=rows,
+    )  # fmt: skip
     with show_progress("products") as progress:
         summary = write_studio(options, progress)
     print_summary(summary, as_json)

@@ -18,7 +18,7 @@ from catalogpose.catalog.manifest import write_manifest
 from catalogpose.catalog.poses import write_pose
 from catalogpose.config import Progress, StudioOptions
 from catalogpose.errors import UsageError
-from catalogpose.records import Pose, Row
+from catalogpose.records import GARMENTS, LABEL_ID, LABELS, Description, Pose, Row
 from catalogpose.studio import SPLITS, Picture, draw_view, make_product, make_scene
 
 SOURCE_YAW = 60.0
@@ -54,8 +54,9 @@ def write_studio(
     """Draw a catalogue into a new or empty folder; the manifest is written last.
 
     The folder gets `photos/`, `poses/`, `maps/` (true parsing maps of all photos, label set
-    `common`) and `manifest.parquet` with the columns id, source, pose, target and product;
-    `with_parsing` adds parsing and label_set. Raises `UsageError` where the folder is not empty.
+    `common`) and `manifest.parquet` with the columns id, source, pose, target and product, and for
+    text-driven rows prompt, pose_map and label_set; `with_parsing` adds parsing and label_set to
+    rows with a source. Raises `UsageError` where the folder is not empty.
     """
     start = time.monotonic()
     out = Path(options.out)
@@ -110,34 +111,59 @@ def _write_product(
     """Write one product's files and yield its rows, the first of them number `done + 1`."""
     name = make_product(product_id).name
     source_view, target_views = choose_views(product_id, options.poses)
-    source = _write_view(options, product_id, source_view)
+    source, _ = _write_view(options, product_id, source_view)
     for number, view in enumerate(target_views, start=1):
-        target = _write_view(options, product_id, view)
+        target, picture = _write_view(options, product_id, view)
+        kinds = ("pose", "text", "edit") if options.rows == "mixed" else (options.rows,)
+        kind = kinds[(done + number - 1) % len(kinds)]
+        asked = None if kind == "pose" else _describe(picture, target, whole=kind == "text")
+        alone = asked is not None and kind == "text"
+        ready = with_parsing and not alone
         yield Row(
             number=done + number,
             id=f"{name}-{number}",
-            source=source,
+            source=None if alone else source,
             pose=Path(options.out) / "poses" / f"{name}-view{view}.json",
             target=target,
             product=name,
-            parsing=_map_path(source) if with_parsing else None,
-            label_set="common" if with_parsing else None,
+            parsing=_map_path(source) if ready else None,
+            label_set="common" if ready else None,
+            description=asked,
         )
+
+
+def _describe(picture: Picture, photo: Path, *, whole: bool) -> Description | None:
+    """Return the words for a picture and its map: for the `whole` of it, or its largest garment;
+    None where it shows none, as a portrait may.
+    """
+    worn = [name for name in GARMENTS if name in picture.region_captions]
+    areas = np.bincount(picture.labels.ravel(), minlength=len(LABELS))
+    worn.sort(key=lambda name: -int(areas[LABEL_ID[name]]))
+    phrases = list(dict.fromkeys(picture.region_captions[name] for name in worn))
+    if not phrases:
+        return None
+    if whole:
+        clothes = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
+        hair = picture.region_captions.get("hair")
+        prompt = f"a person {f'with {hair} ' if hair else ''}wearing {clothes}"
+    else:
+        prompt = phrases[0]
+    return Description(prompt=prompt, pose_map=_map_path(photo), label_set="common")
 
 
 def _map_path(photo: Path) -> Path:
     return photo.parent.parent / "maps" / photo.name
 
 
-def _write_view(options: StudioOptions, product_id: int, view: int) -> Path:
-    """Draw one view, write its photo, map and pose, and return the photo's path."""
+def _write_view(options: StudioOptions, product_id: int, view: int) -> tuple[Path, Picture]:
+    """Draw one view, write its photo, map and pose; return the photo's path and the picture."""
     picture = draw_view(product_id, view, height=options.height, width=options.width)
     name = f"{picture.product}-view{view}"
     photo = Path(options.out) / "photos" / f"{name}.png"
     _write_photo(photo, picture.photo)
     write_parsing_map(_map_path(photo), picture.labels)
     write_pose(Path(options.out) / "poses" / f"{name}.json", _pose_of(picture))
-    return photo
+    return photo, picture
 
 
 def _write_photo(path: Path, photo: NDArray[np.uint8]) -> None:

@@ -2,7 +2,7 @@
 
 from catalogpose.config.checks import DEVICES, Progress
 from catalogpose.config.importing import DATASETS, KEYPOINTS_REMEDY, ImportOptions
-from catalogpose.config.making import PRECISIONS, SPLITS, StudioOptions, TrainOptions
+from catalogpose.config.making import PRECISIONS, ROWS, SPLITS, StudioOptions, TrainOptions
 from catalogpose.config.models import REPO_ID, InspectOptions, PushOptions
 from catalogpose.config.remembering import (
     BuildMemoryOptions,
@@ -17,6 +17,7 @@ __all__ = [
     "KEYPOINTS_REMEDY",
     "PRECISIONS",
     "REPO_ID",
+    "ROWS",
     "RUNS",
     "SPLITS",
     "BuildMemoryOptions",

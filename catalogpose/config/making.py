@@ -67,6 +67,12 @@ SPLITS = ("train", "validation", "test")
 """What `--split` may say; the studio keeps a range of product numbers for each."""
 
 
+ROWS = ("pose", "text", "edit", "mixed")
+"""What `--rows` may say of a manifest's rows: `pose`, the source in another pose; `text`, words and
+a map alone; `edit`, the source in another pose with one garment that words describe; `mixed`, the
+three in turn."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudioOptions:
     """What `catalogpose studio` shall do: draw a catalogue, its true pictures and a manifest."""
@@ -86,6 +92,8 @@ class StudioOptions:
     """Photo width in pixels, 32 to 4096."""
     split: str = "test"
     """One of `SPLITS`; they share no person, garment or pattern."""
+    rows: str = "pose"
+    """One of `ROWS`."""
 
     def __post_init__(self) -> None:
         """Raise UsageError naming the first flag that is out of range."""
@@ -94,4 +102,5 @@ class StudioOptions:
         need(0 <= self.seed < 2**63, "--seed", "0 to 2**63 - 1", self.seed)
         for flag, side in (("--height", self.height), ("--width", self.width)):
             need(32 <= side <= 4096, flag, "32 to 4096", side)
+        need(self.rows in ROWS, "--rows", f"one of {', '.join(ROWS)}", self.rows)
         need(self.split in SPLITS, "--split", f"one of {', '.join(SPLITS)}", self.split)

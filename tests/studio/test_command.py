@@ -12,6 +12,7 @@ from catalogpose.commands.studio import choose_views, write_studio
 from catalogpose.config import SPLITS as SPLIT_NAMES
 from catalogpose.config import StudioOptions
 from catalogpose.errors import UsageError
+from catalogpose.humandiffusion.wanted import check_descriptions
 from catalogpose.studio import SPLITS, draw_view, make_scene
 
 
@@ -61,6 +62,24 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     products = [{r.product for r in read_rows(tmp_path / n / "manifest.parquet")} for n in "ac"]
     assert not products[0] & products[1]
+
+
+def test_text_driven_rows_ask_for_what_their_target_shows(tmp_path: Path) -> None:
+    """Words and maps are those of the true picture, and every wish can be fulfilled."""
+    wanted = options(tmp_path / "s", products=4, poses=3, rows="mixed")
+    manifest = write_studio(wanted, with_parsing=True).manifest
+    assert check_manifest(manifest) == 12
+    assert check_descriptions(read_rows(manifest)) == (2, [])
+    plain, text, edit = (list(read_rows(manifest))[kind::3] for kind in range(3))
+    assert all(row.description is None and row.parsing is not None for row in plain)
+    assert all(row.source is None and row.parsing is None for row in text)
+    assert all(row.source is not None and row.parsing is not None for row in edit)
+    for row in (*text, *edit):
+        assert row.target is not None
+        assert row.description is not None
+        assert row.description.pose_map.name == row.target.name
+    assert text[0].description is not None
+    assert text[0].description.prompt.startswith("a person with ")
 
 
 def test_a_source_shows_its_front() -> None:
@@ -117,7 +136,15 @@ def test_the_summary_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("products", 0), ("poses", 0), ("seed", -1), ("height", 8), ("width", 9999), ("split", "all")],
+    [
+        ("products", 0),
+        ("poses", 0),
+        ("seed", -1),
+        ("height", 8),
+        ("width", 9999),
+        ("split", "all"),
+        ("rows", "all"),
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, field: str, value: object) -> None:
     """The message names the flag."""
