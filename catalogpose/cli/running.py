@@ -108,6 +108,9 @@ def report(
         Path | None, typer.Argument(help="Run folder.  [default: the newest under runs/]")
     ] = None,
     device: Device = "auto",
+    judge: Annotated[
+        Path | None, typer.Option(help="Folder of a second clip and parser, for rows with prompts.")
+    ] = None,
     shown: Annotated[int, typer.Option(help="Rows shown on the page, the worst of them.")] = 200,
     as_json: AsJson = False,
 ) -> None:
@@ -117,7 +120,7 @@ def report(
     """
     from catalogpose.commands.report import write_report
 
-    options = ReportOptions(run=run, device=device, shown=shown)
+    options = ReportOptions(run=run, device=device, judge=judge, shown=shown)
     with show_progress("rows") as progress:
         summary = write_report(options, progress)
     print_summary(summary, as_json)

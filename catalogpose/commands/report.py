@@ -21,9 +21,9 @@ from catalogpose.config import RUNS, Progress, ReportOptions
 from catalogpose.quality.gallery import make_examples, make_failures
 from catalogpose.quality.intervals import INTERVAL
 from catalogpose.quality.page import Page, Tile, format_number, render_page
-from catalogpose.quality.pairs import METRICS
+from catalogpose.quality.pairs import METRICS, WORDED
 from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
-from catalogpose.quality.scoring import Parse, score_rows
+from catalogpose.quality.scoring import Judge, Parse, score_rows
 from catalogpose.quality.summary import Spread, histogram, spread, worst_first
 from catalogpose.run.devices import find_devices
 
@@ -48,6 +48,8 @@ class ReportSummary:
     """Number of rows `total`, `done`, `failed`, `pending` and `scored`."""
     spreads: Mapping[str, Spread]
     """Each metric's numbers, by its name."""
+    real: Mapping[str, Spread]
+    """The true pictures' own numbers, of metrics of rows with prompts."""
 
     def __str__(self) -> str:
         """Tell a person the numbers, a line a metric, and where the page is."""
@@ -64,8 +66,12 @@ class ReportSummary:
             )
             between = f" (95%: {low} to {high})" if found.low is not None else ""
             unit = f" {metric.unit}" if metric.unit else ""
+            real = self.real.get(metric.name)
+            beside = ""
+            if real is not None and real.n:
+                beside = f"; true pictures {format_number(real.mean, metric.digits)}, n = {real.n}"
             if found.n:
-                lines.append(f"{metric.title}: {mean}{unit}{between}, n = {found.n}")
+                lines.append(f"{metric.title}: {mean}{unit}{between}, n = {found.n}{beside}")
         return "\n".join([*lines, f"See {self.page}"])
 
 
@@ -81,6 +87,8 @@ class _Findings:
     """Number of rows, as in `ReportSummary`."""
     spreads: Mapping[str, Spread]
     """Each metric's numbers."""
+    real: Mapping[str, Spread]
+    """The same of the true pictures, by each name of `WORDED`."""
     label_set: str | None
     """The parser's label set; None where no map was made."""
     notes: Sequence[str]
@@ -95,7 +103,7 @@ def write_report(options: ReportOptions, progress: Progress | None = None) -> Re
     """
     run = read_run(options.run or newest_run(RUNS))
     rows = list(run.finished())
-    findings = _find(run, rows, options.device, progress)
+    findings = _find(run, rows, options, progress)
     folder = run.folder / "report"
     metrics, summary, page = (
         folder / name for name in ("metrics.parquet", "summary.json", "index.html")
@@ -111,16 +119,18 @@ def write_report(options: ReportOptions, progress: Progress | None = None) -> Re
         summary=summary,
         counts=findings.counts,
         spreads=findings.spreads,
+        real=findings.real,
     )
 
 
 def _find(
-    run: RunFolder, rows: Sequence[Finished], device: str, progress: Progress | None
+    run: RunFolder, rows: Sequence[Finished], options: ReportOptions, progress: Progress | None
 ) -> _Findings:
     """Score every finished row and count."""
     parse, label_set, trouble = None, None, None
     if any(row.target or row.asked for row in rows):
-        parse, label_set, trouble = _open_parser(run, device)
+        parse, label_set, trouble = _open_parser(run, options.device)
+    judge = None if options.judge is None else _open_judge(run, options.judge, options.device)
     done = 0
 
     def step() -> None:
@@ -129,7 +139,7 @@ def _find(
         if progress is not None:
             progress(done, len(rows))
 
-    scores = score_rows(rows, parse, step)
+    scores = score_rows(rows, parse, step, judge)
     counts = {
         "total": len(run.results),
         "done": len(rows),
@@ -142,14 +152,27 @@ def _find(
         metric.name: spread(scores[metric.name].to_numpy(dtype=np.float64), groups)
         for metric in METRICS
     }
+    real = {
+        name: spread(scores[f"real_{name}"].to_numpy(dtype=np.float64), groups) for name in WORDED
+    }
     return _Findings(
         run=run,
         scores=scores,
         counts=counts,
         spreads=spreads,
+        real=real,
         label_set=label_set,
         notes=_notes(counts, scores, label_set, trouble),
     )
+
+
+def _open_judge(run: RunFolder, folder: Path, device: str) -> Judge:
+    """Load who judges rows with prompts, unless it is the model that made them."""
+    from catalogpose.commands.report_judge import open_judge
+
+    name = run.facts.get("model_folder")
+    model = None if name is None or not Path(str(name)).is_dir() else Path(str(name))
+    return open_judge(folder, model, find_devices(device, gpus=None, workers=1)[0].name)
 
 
 def _open_parser(run: RunFolder, device: str) -> tuple[Parse | None, str | None, str | None]:
@@ -207,6 +230,7 @@ def _summary(findings: _Findings) -> dict[str, Any]:
             | {"unit": metric.unit, "better": metric.better, "definition": metric.definition}
             for metric in METRICS
         },
+        "true_pictures": {name: asdict(found) for name, found in findings.real.items() if found.n},
         "protocol": {
             "canvas": CANVAS,
             "interval": INTERVAL,

@@ -120,6 +120,9 @@ class ReportOptions:
     """The run folder; None: the newest under `runs/`."""
     device: str = "auto"
     """One of `DEVICES`; the parser works there."""
+    judge: Path | None = None
+    """Folder of a second `clip` and `parser`, which judge what text-driven rows made; None: their
+    agreement with the map alone is measured, with the model's own parser."""
     shown: int = 200
     """Rows shown on the page, worst first, and failed rows, 0 or more each; a row adds three small
     pictures to the page. Every row is in `metrics.parquet`."""

@@ -84,3 +84,11 @@ def usual_texts(label: str) -> tuple[str, ...]:
     colours = _read()["basic_colours"]
     nouns = garment_nouns().get(label, (label,))[:USUAL_NOUNS]
     return tuple(f"a {colour} {noun}" for noun in nouns for colour in colours)
+
+
+def attribute_words() -> dict[str, tuple[str, ...]]:
+    """Return words for colours and patterns, each kind exchangeable within itself: `colours`,
+    `basic_colours`, `pattern_nouns` (`with white stripes`) and `pattern_adjectives`.
+    """
+    kinds = ("colours", "basic_colours", "pattern_nouns", "pattern_adjectives")
+    return {kind: tuple(_read()[kind]) for kind in kinds}

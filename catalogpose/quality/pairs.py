@@ -112,8 +112,51 @@ METRICS = (
             "skin put together, background left out."
         ),
     ),
+    Metric(
+        name="region_text",
+        title="Region-text precision",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            "Of rows with a prompt, by a judge that did not condition them: the share of worded "
+            "regions, cut out by the judge's own map, whose phrase is nearer than up to 15 hard "
+            "negatives: another colour, another pattern, another region's colour and pattern. A "
+            "region that the judge does not find counts as wrong."
+        ),
+    ),
+    Metric(
+        name="colour_accuracy",
+        title="Colour accuracy",
+        unit="",
+        better="higher",
+        digits=3,
+        definition="As region-text precision, among the same phrase in 15 basic colours.",
+    ),
+    Metric(
+        name="pattern_accuracy",
+        title="Pattern accuracy",
+        unit="",
+        better="higher",
+        digits=3,
+        definition="As region-text precision, among the same phrase with other patterns.",
+    ),
+    Metric(
+        name="binding_error",
+        title="Binding error",
+        unit="",
+        better="lower",
+        digits=3,
+        definition=(
+            "As region-text precision: the share of pairs of regions whose first one looks more "
+            "like its phrase with the second one's colour and pattern than like its own phrase."
+        ),
+    ),
 )
 """Every metric of the report, in the order shown."""
+
+WORDED = ("map_agreement", "region_text", "colour_accuracy", "pattern_accuracy", "binding_error")
+"""Metrics of rows with a prompt; `real_` and their name is the true picture's own value."""
 
 
 def score_pair(

@@ -13,7 +13,8 @@ import pandas as pd
 from catalogpose.errors import UsageError, first_line
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
-           "product", "reference", "reference_pose", "prompt", "pose_map", "label_set", "stage",
+           "product", "reference", "reference_pose", "prompt", "pose_map", "label_set",
+           "region_sources", "stage",
            "error_class", "error_message", "seconds", "device")  # fmt: skip
 """Columns of `results.parquet` that a report reads; the manifest may lack the optional ones."""
 
@@ -28,6 +29,8 @@ class Asked:
     """The map that says where."""
     label_set: str
     """The map's label set."""
+    phrases: Mapping[str, str]
+    """What words said of the regions that they filled, by label name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,4 +140,11 @@ def _make_asked(folder: Path, cells: Any) -> Asked | None:
     prompt, pose_map = text_or_none(cells.prompt), text_or_none(cells.pose_map)
     if prompt is None or pose_map is None:
         return None
-    return Asked(prompt=prompt, pose_map=folder / pose_map, label_set=str(cells.label_set))
+    told = json.loads(text_or_none(cells.region_sources) or "{}")
+    phrases = {name: one["phrase"] for name, one in told.items() if isinstance(one, dict)}
+    return Asked(
+        prompt=prompt,
+        pose_map=folder / pose_map,
+        label_set=str(cells.label_set),
+        phrases=phrases,
+    )

@@ -70,11 +70,12 @@ def test_worst_row_first() -> None:
     """A row bad in every metric comes first and one without a score last."""
     names = [metric.name for metric in METRICS]
     rows = [
-        [0.9, 30.0, 1.0, 0.1, 0.9, np.nan],
-        [np.nan] * 6,
-        [0.2, 9.0, 20.0, 0.8, 0.1, np.nan],
-        [0.5, 20.0, np.nan, 0.3, 0.5, np.nan],
+        [0.9, 30.0, 1.0, 0.1, 0.9],
+        [np.nan] * 5,
+        [0.2, 9.0, 20.0, 0.8, 0.1],
+        [0.5, 20.0, np.nan, 0.3, 0.5],
     ]
+    rows = [[*row, *[np.nan] * (len(names) - 5)] for row in rows]
     assert list(worst_first(pd.DataFrame(rows, columns=names))) == [2, 3, 0, 1]
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from catalogpose.catalog.labels import write_parsing_map
 from catalogpose.catalog.poses import write_pose
@@ -27,7 +29,7 @@ from catalogpose.truepose.model import BUNDLED
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 COLUMNS = ("id", "source", "pose", "parsing", "label_set", "product", "prompt", "pose_map", "keep",
-           "exclude_products")  # fmt: skip
+           "exclude_products", "target")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,36 @@ def test_a_record_says_whose_cloth_informed_the_picture(shop: Shop) -> None:
     assert told["prompt"] == "a red coat"
     assert json.loads(told["region_sources"]) == regions["own"]
     assert len(told["pose_map_sha256"]) == 64
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_judge_looks_at_what_words_made(shop: Shop, tmp_path: Path) -> None:
+    """Rows with prompts are judged by a second CLIP and parser, never by those that made them; the
+    true pictures' values stand beside.
+    """
+    rows = [shop.worded("a", "a red coat and a blue tartan skirt") | {"target": "one.png"}]
+    manifest = shop.write("m.csv", *rows)
+    generate_pictures(shop.options(manifest, memory=shop.memory))
+    run = shop.folder / "run"
+    with pytest.raises(UsageError, match="has the clip that made these pictures"):
+        write_report(ReportOptions(run=run, device="cpu", judge=shop.model))
+    other = tmp_path / "judge"
+    with pytest.raises(UsageError, match="has no clip: name a folder with both"):
+        write_report(ReportOptions(run=run, device="cpu", judge=other))
+    for part, name in (("clip", "open_clip_model"), ("parser", "model")):
+        shutil.copytree(shop.model / part, other / part)
+        path = other / part / f"{name}.safetensors"
+        weights = load_file(path)
+        first = next(iter(weights))
+        save_file({**weights, first: weights[first] * 1.01}, path)
+    report = write_report(ReportOptions(run=run, device="cpu", judge=other))
+    scores = pd.read_parquet(report.metrics).iloc[0]
+    for name in ("region_text", "colour_accuracy", "pattern_accuracy", "binding_error"):
+        assert 0 <= scores[name] <= 1
+        assert 0 <= scores[f"real_{name}"] <= 1
+        assert report.spreads[name].n == report.real[name].n == 1
+    assert "Binding error" in str(report)
+    assert "; true pictures" in str(report)
 
 
 def test_one_picture_needs_no_manifest(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
