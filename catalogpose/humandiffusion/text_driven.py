@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from catalogpose.errors import UsageError, first_line
 from catalogpose.humandiffusion.alignment import Alignment, RegionFeatures
@@ -51,7 +51,9 @@ class TextDriven:
         if [list(block) for block in alignment.config.blocks] != shapes:
             raise UsageError("the alignment was trained over another net than this model's")
         self._pipe = pipe
-        self._alignment = alignment.to(pipe.device, pipe.unet.dtype).eval()
+        # Not diffusers' own `to`, which warns of types though nothing here must stay float32.
+        nn.Module.to(alignment, pipe.device, pipe.unet.dtype)
+        self._alignment = alignment.eval()
 
     def encode_source(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalogpose.catalog.labels import find_regions
 from catalogpose.catalog.region_table import RegionTable
 from catalogpose.humandiffusion.lexicon import usual_texts
 from catalogpose.humandiffusion.memory import (
@@ -23,7 +24,7 @@ from catalogpose.humandiffusion.memory import (
     refine,
 )
 from catalogpose.perception.clip import Clip
-from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
+from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS, Region
 from catalogpose.training.loop import Progress
 from catalogpose.training.pairs import Pairs
 
@@ -125,21 +126,22 @@ def studio_memory(pairs: Pairs, clip: Clip, views: int) -> Memory:
     """Return a memory of the garments of studio pictures; a product's name is its number."""
     pixels = pairs.labels.shape[1] * pairs.labels.shape[2]
     garments = [LABEL_ID[name] for name in GARMENTS]
-    rows: list[tuple[int, int, int, float]] = []
+    rows: list[tuple[int, int, Region]] = []
     for picture, (labels, known) in enumerate(zip(pairs.labels, pairs.known, strict=True)):
-        areas = np.bincount(labels.ravel(), minlength=len(LABELS)) / pixels
         rows += [
-            (LABEL_ID[GROUP_OF[LABELS[label]]], picture, label, float(areas[label]))
-            for label in garments
-            if known[label] and areas[label] >= SMALLEST
+            (LABEL_ID[GROUP_OF[LABELS[region.label]]], picture, region)
+            for region in find_regions(labels)
+            if known[region.label] and region.label in garments and region.area >= SMALLEST * pixels
         ]
     rows.sort(key=lambda row: row[0])
-    labels_of, pictures, own, areas_of = (np.array(column) for column in zip(*rows, strict=True))
+    labels_of, pictures = (np.array([row[place] for row in rows]) for place in (0, 1))
+    regions = [region for _, _, region in rows]
+    own = [region.label for region in regions]
     table = RegionTable(
         vectors=np.asarray(pairs.embeddings[pictures, own], dtype=np.float32),
         labels=labels_of.astype(np.uint8),
-        areas=areas_of.astype(np.float32),
-        boxes=np.zeros((len(rows), 4), dtype=np.int32),
+        areas=np.array([region.area / pixels for region in regions], dtype=np.float32),
+        boxes=np.array([region.box for region in regions], dtype=np.int32),
         pictures=[str(picture) for picture in pictures],
         products=[str(picture // views) for picture in pictures],
         sources=[""] * len(rows),
