@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,9 +118,14 @@ def _train_studio(
     _refuse_photo_flags(options, recipe.name)
     # Imported once the recipe is known to exist: torch takes seconds.
     from catalogpose.training.continuing import EYES
-    from catalogpose.training.processes import process_count
+    from catalogpose.training.processes import (
+        choose_precision,
+        closing_accelerator,
+        open_accelerator,
+        process_count,
+    )
     from catalogpose.training.recipe_checks import check_studio_recipe
-    from catalogpose.training.stages import STAGES, run_stages
+    from catalogpose.training.stages import STAGES, TOGETHER, run_stages
     from catalogpose.training.workshop import Workshop
 
     if options.only is not None and options.only not in STAGES:
@@ -128,20 +134,28 @@ def _train_studio(
         raise UsageError(f"--refine {unknown[0]}: no such part; known: {', '.join(EYES)}")
     if options.refine and options.model is None:
         raise UsageError("--refine goes with --model, whose parts it trains on")
-    if process_count() > 1:
-        raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
+    many = process_count() > 1
+    if many and options.only not in TOGETHER:
+        raise UsageError(
+            f"several processes train {' or '.join(TOGETHER)} of {recipe.name} alone, which --only "
+            "names; start the other stages without launcher"
+        )
     check_studio_recipe(recipe)
+    device = _torch_device(options.device)
+    accelerator = open_accelerator(device, choose_precision("auto", device)) if many else None
     shop = Workshop(
         recipe=recipe,
         folder=options.out,
-        device=_torch_device(options.device),
+        device=device,
+        accelerator=accelerator,
         start=None if options.model is None else resolve_model(options.model),
         refine=options.refine,
         seed=options.seed,
         progress=progress,
     )
     stages = STAGES if options.only is None else (options.only,)
-    run_stages(shop, stages)
+    with nullcontext() if accelerator is None else closing_accelerator(accelerator):
+        run_stages(shop, stages)
     return TrainSummary(model=shop.model, stages=tuple(stages))
 
 

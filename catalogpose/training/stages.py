@@ -45,6 +45,9 @@ from catalogpose.truepose.siamese import SourceNet, TargetNet
 STAGES = ("vae", "clip", "start", "truepose", "parser", "assemble")
 """In the order in which they run."""
 
+TOGETHER = ("start", "truepose")
+"""Those that several processes train together, on several GPUs or cores."""
+
 NEEDS = {
     "vae": (),
     "clip": (),
@@ -115,7 +118,8 @@ def run_parser(shop: Workshop) -> None:
 def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
     """Prepare the pairs of a split with the trained VAE and CLIP."""
     folder = shop.work / f"pairs-{split}"
-    return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
+    with shop.leader_first():
+        return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
 
 
 def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
@@ -153,6 +157,7 @@ def run_start(shop: Workshop) -> TruePoseNets:
         shop.work / "start",
         device=shop.device,
         progress=shop.progress,
+        **shop.together,
     )
 
 
@@ -183,7 +188,8 @@ def run_truepose(shop: Workshop) -> None:
     scheduler = DDIMScheduler(**options["scheduler"])
     pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
     pipe.card = make_card(shop.recipe, {})
-    held_out = shop.pictures("validation")
+    with shop.leader_first():
+        held_out = shop.pictures("validation")
     folder = shop.work / "truepose"
     train_truepose(
         _pairs(shop, "train", vae, clip),
@@ -196,7 +202,10 @@ def run_truepose(shop: Workshop) -> None:
         device=shop.device,
         preview=make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip)),
         progress=shop.progress,
+        **shop.together,
     )
+    if not shop.leads:
+        return
     for name in ("unet", "source_unet", "pose_encoder"):
         getattr(nets, name).half().save_pretrained(str(shop.model / name))
     scheduler.save_pretrained(str(shop.model / "scheduler"))
@@ -278,10 +287,11 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     if shop.start is not None:
         check_start(shop.recipe, shop.start)
         facts["model"] = dict(read_card(shop.start).weights)
-    shop.work.mkdir(parents=True, exist_ok=True)
-    check_begun(shop.work / "recipe.json", facts, shop.folder)
-    if shop.start is not None:
-        take_over(shop, shop.start)
+    with shop.leader_first():
+        shop.work.mkdir(parents=True, exist_ok=True)
+        check_begun(shop.work / "recipe.json", facts, shop.folder)
+        if shop.start is not None and shop.leads:
+            take_over(shop, shop.start)
     for stage in stages:
         missing = [name for name in NEEDS[stage] if name not in shop.times]
         if missing:

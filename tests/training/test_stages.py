@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,34 @@ def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match=r"is not the net of this recipe .*: name another --model"):
         take_weights(net, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_train_truepose_together(tmp_path: Path) -> None:
+    """A launcher's processes share each batch and leave one model; other stages refuse it."""
+    recipe = tmp_path / "tiny.json"
+    write_tiny_recipe(recipe)
+    words = ["-m", "catalogpose", "train", "--recipe", str(recipe), "--out", str(tmp_path / "out"),
+             "--device", "cpu"]  # fmt: skip
+    for stage in ("vae", "clip", "parser"):
+        subprocess.run([sys.executable, *words, "--only", stage], check=True, capture_output=True)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    alone = subprocess.run([*launch, *words], capture_output=True, text=True, check=False)
+    assert alone.returncode != 0
+    assert "several processes train start or truepose of tiny alone" in alone.stderr
+    for stage in ("start", "truepose"):
+        subprocess.run([*launch, *words, "--only", stage], check=True, capture_output=True)
+    subprocess.run([sys.executable, *words, "--only", "assemble"], check=True, capture_output=True)
+    assert read_card(tmp_path / "out/model").name == "tiny"
+    log = (tmp_path / "out/work/truepose/loss.csv").read_text()
+    assert log.splitlines()[-1].startswith("2,")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
