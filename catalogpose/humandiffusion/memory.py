@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -75,6 +76,26 @@ class Memory:
         """Return N."""
         return len(self.regions)
 
+    def find(self, products: Collection[str], pictures: Collection[str]) -> NDArray[np.int64]:
+        """Return the rows that are of one of these products or pictures."""
+        found = [
+            rows
+            for places, names in ((self._by_product, products), (self._by_picture, pictures))
+            for name in names
+            if (rows := places.get(name)) is not None
+        ]
+        return np.array([row for rows in found for row in rows], dtype=np.int64)
+
+    @cached_property
+    def _by_product(self) -> Mapping[str, Sequence[int]]:
+        """The rows of each product."""
+        return _places(self.regions.products)
+
+    @cached_property
+    def _by_picture(self) -> Mapping[str, Sequence[int]]:
+        """The rows of each picture."""
+        return _places(self.regions.pictures)
+
     def rows_of(self, label: str) -> slice:
         """Return the rows of a phrase's label; an empty slice where there are none."""
         first, end = np.searchsorted(self.regions.labels, [LABEL_ID[label], LABEL_ID[label] + 1])
@@ -93,6 +114,14 @@ class Retrieved:
     """How far the regions replace the text, 0..1; 0 where nothing was found."""
     vector: NDArray[np.float32]
     """(D,), unit length: the refined feature."""
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return where each name stands."""
+    places: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        places.setdefault(name, []).append(row)
+    return places
 
 
 def drop_near_copies(vectors: NDArray[np.float32], groups: Sequence[object]) -> NDArray[np.int64]:
@@ -165,12 +194,9 @@ def search(
     for label in dict.fromkeys(labels):
         here = memory.rows_of(label)
         rows, vectors = np.arange(here.start, here.stop), memory.regions.vectors[here]
-        if without_products or without_pictures:
-            allowed = [
-                memory.regions.products[row] not in without_products
-                and memory.regions.pictures[row] not in without_pictures
-                for row in rows
-            ]
+        left_out = memory.find(without_products, without_pictures)
+        if len(left_out):
+            allowed = np.isin(rows, left_out, invert=True)
             rows, vectors = rows[allowed], vectors[allowed]
         asked = np.array([place for place, name in enumerate(labels) if name == label])
         for part in np.array_split(asked, -(-len(asked) * len(rows) // CHUNK) or 1):
