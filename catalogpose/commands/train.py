@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,12 +117,7 @@ def _train_studio(
     _refuse_photo_flags(options, recipe.name)
     # Imported once the recipe is known to exist: torch takes seconds.
     from catalogpose.training.continuing import EYES
-    from catalogpose.training.processes import (
-        choose_precision,
-        closing_accelerator,
-        open_accelerator,
-        process_count,
-    )
+    from catalogpose.training.processes import join_team, process_count
     from catalogpose.training.recipe_checks import check_studio_recipe
     from catalogpose.training.stages import STAGES, TOGETHER, run_stages
     from catalogpose.training.workshop import Workshop
@@ -134,27 +128,25 @@ def _train_studio(
         raise UsageError(f"--refine {unknown[0]}: no such part; known: {', '.join(EYES)}")
     if options.refine and options.model is None:
         raise UsageError("--refine goes with --model, whose parts it trains on")
-    many = process_count() > 1
-    if many and options.only not in TOGETHER:
+    if process_count() > 1 and options.only not in TOGETHER:
         raise UsageError(
             f"several processes train {' or '.join(TOGETHER)} of {recipe.name} alone, which --only "
             "names; start the other stages without launcher"
         )
     check_studio_recipe(recipe)
-    device = _torch_device(options.device)
-    accelerator = open_accelerator(device, choose_precision("auto", device)) if many else None
-    shop = Workshop(
-        recipe=recipe,
-        folder=options.out,
-        device=device,
-        accelerator=accelerator,
-        start=None if options.model is None else resolve_model(options.model),
-        refine=options.refine,
-        seed=options.seed,
-        progress=progress,
-    )
     stages = STAGES if options.only is None else (options.only,)
-    with nullcontext() if accelerator is None else closing_accelerator(accelerator):
+    device = _torch_device(options.device)
+    with join_team(device) as team:
+        shop = Workshop(
+            recipe=recipe,
+            folder=options.out,
+            device=device,
+            team=team,
+            start=None if options.model is None else resolve_model(options.model),
+            refine=options.refine,
+            seed=options.seed,
+            progress=progress,
+        )
         run_stages(shop, stages)
     return TrainSummary(model=shop.model, stages=tuple(stages))
 
@@ -167,20 +159,21 @@ def _train_words(
     for flag, value in (("--only", options.only), ("--refine", options.refine)):
         if value:
             raise UsageError(f"{flag} goes with other recipes; {recipe.name} trains one part")
-    from catalogpose.training.processes import process_count
+    from catalogpose.training.processes import join_team
     from catalogpose.training.words import TextCourse, run_text_course
 
-    if process_count() > 1:
-        raise UsageError(f"{recipe.name} trains in one process: start it without launcher")
-    course = TextCourse(
-        recipe=recipe,
-        start=resolve_model(options.model),
-        folder=options.out,
-        device=_torch_device(options.device),
-        seed=options.seed,
-        progress=progress,
-    )
-    run_text_course(course)
+    device = _torch_device(options.device)
+    with join_team(device) as team:
+        course = TextCourse(
+            recipe=recipe,
+            start=resolve_model(options.model),
+            folder=options.out,
+            device=device,
+            team=team,
+            seed=options.seed,
+            progress=progress,
+        )
+        run_text_course(course)
     return TrainSummary(model=course.model, stages=("alignment", "assemble"))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -101,3 +103,45 @@ def closing_accelerator(accelerator: Accelerator) -> Iterator[Accelerator]:
         yield accelerator
     finally:
         accelerator.end_training()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """The processes that train one net together, of which one writes."""
+
+    accelerator: Accelerator | None = None
+    """What joins them; None: there is one."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.accelerator is None or self.accelerator.is_main_process
+
+    def leader_first(self) -> AbstractContextManager[None]:
+        """Let the process that writes go first; the others then find what it made."""
+        if self.accelerator is None:
+            return nullcontext()
+        first: AbstractContextManager[None] = self.accelerator.main_process_first()
+        return first
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `train_truepose` and its like are told of them; nothing of one alone."""
+        if self.accelerator is None:
+            return {}
+        return {"accelerator": self.accelerator, "lanes": self.accelerator.num_processes}
+
+
+ALONE = Team()
+"""One process."""
+
+
+@contextmanager
+def join_team(device: str) -> Iterator[Team]:
+    """Join the processes that a launcher started, if it did; the group ends with the block."""
+    if process_count() == 1:
+        yield ALONE
+        return
+    accelerator = open_accelerator(device, choose_precision("auto", device))
+    with closing_accelerator(accelerator):
+        yield Team(accelerator=accelerator)

@@ -118,7 +118,7 @@ def run_parser(shop: Workshop) -> None:
 def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
     """Prepare the pairs of a split with the trained VAE and CLIP."""
     folder = shop.work / f"pairs-{split}"
-    with shop.leader_first():
+    with shop.team.leader_first():
         return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
 
 
@@ -157,7 +157,7 @@ def run_start(shop: Workshop) -> TruePoseNets:
         shop.work / "start",
         device=shop.device,
         progress=shop.progress,
-        **shop.together,
+        **shop.team.options,
     )
 
 
@@ -188,7 +188,7 @@ def run_truepose(shop: Workshop) -> None:
     scheduler = DDIMScheduler(**options["scheduler"])
     pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
     pipe.card = make_card(shop.recipe, {})
-    with shop.leader_first():
+    with shop.team.leader_first():
         held_out = shop.pictures("validation")
     folder = shop.work / "truepose"
     train_truepose(
@@ -202,9 +202,9 @@ def run_truepose(shop: Workshop) -> None:
         device=shop.device,
         preview=make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip)),
         progress=shop.progress,
-        **shop.together,
+        **shop.team.options,
     )
-    if not shop.leads:
+    if not shop.team.leads:
         return
     for name in ("unet", "source_unet", "pose_encoder"):
         getattr(nets, name).half().save_pretrained(str(shop.model / name))
@@ -287,10 +287,10 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     if shop.start is not None:
         check_start(shop.recipe, shop.start)
         facts["model"] = dict(read_card(shop.start).weights)
-    with shop.leader_first():
+    with shop.team.leader_first():
         shop.work.mkdir(parents=True, exist_ok=True)
         check_begun(shop.work / "recipe.json", facts, shop.folder)
-        if shop.start is not None and shop.leads:
+        if shop.start is not None and shop.team.leads:
             take_over(shop, shop.start)
     for stage in stages:
         missing = [name for name in NEEDS[stage] if name not in shop.times]

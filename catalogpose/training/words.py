@@ -18,6 +18,7 @@ from catalogpose.perception.clip import Clip
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, train_alignment
 from catalogpose.training.loop import Progress
 from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.processes import ALONE, Team
 from catalogpose.training.recipe_checks import build
 from catalogpose.training.recipes import TextRecipe
 from catalogpose.training.schedule import Schedule
@@ -45,6 +46,8 @@ class TextCourse:
     """`work/` holds pictures, arrays and checkpoint; `model/` is the result."""
     device: str
     """Where the alignment is trained."""
+    team: Team = ALONE
+    """The processes that train together."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     progress: Progress | None = None
@@ -91,8 +94,9 @@ def run_text_course(course: TextCourse) -> None:
         "recipe": dataclasses.asdict(course.recipe), "seed": course.seed,
         "model": dict(card.weights),
     }  # fmt: skip
-    course.work.mkdir(parents=True, exist_ok=True)
-    check_begun(course.work / "recipe.json", facts, course.folder)
+    with course.team.leader_first():
+        course.work.mkdir(parents=True, exist_ok=True)
+        check_begun(course.work / "recipe.json", facts, course.folder)
     if (course.work / DONE).exists():
         return
     pipe = TruePosePipeline.from_pretrained(course.start, dtype=torch.float32)
@@ -102,19 +106,21 @@ def run_text_course(course: TextCourse) -> None:
         course.recipe.name, "alignment", lambda **o: Alignment.over(pipe.unet, factor, **o),
         course.recipe.alignment,
     )  # fmt: skip
-    pictures = _draw(course, (card.height, card.width))
     clip = Clip.load(course.start / "clip", course.device)
     pipe.vae.to(course.device)
-    pairs = studio_pairs(pictures, pipe.vae, clip, course.work / "pairs", course.progress)
-    wording = studio_wording(
-        pairs, pictures.captions, clip, course.work / "wording", course.progress
-    )
+    with course.team.leader_first():
+        pictures = _draw(course, (card.height, card.width))
+        pairs = studio_pairs(pictures, pipe.vae, clip, course.work / "pairs", course.progress)
+        wording = studio_wording(
+            pairs, pictures.captions, clip, course.work / "wording", course.progress
+        )
     nets = train_alignment(
         pairs, wording, pictures.photos.reshape(-1, *pictures.photos.shape[2:]), pipe,
         AlignmentNets(made), mix, objective, schedule, course.work / "alignment",
-        device=course.device, progress=course.progress,
+        device=course.device, progress=course.progress, **course.team.options,
     )  # fmt: skip
-    _finish(course, nets.alignment)
+    if course.team.leads:
+        _finish(course, nets.alignment)
 
 
 def _draw(course: TextCourse, size: tuple[int, int]) -> Pictures:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import UsageError
 from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.processes import ALONE, Team
 from catalogpose.training.recipes import Recipe
 
 
@@ -33,33 +32,14 @@ class Workshop:
     start: Path | None = None
     """Folder of a model of the same recipe whose TruePose is trained on, with the eyes it has;
     None: every part is trained from nothing."""
-    accelerator: Accelerator | None = None
-    """Joins the processes that train together; None: there is one."""
+    team: Team = ALONE
+    """The processes that train together."""
     refine: tuple[str, ...] = ()
     """Eyes of that model which are trained on before TruePose is, of `continuing.EYES`."""
     seed: int = 0
     """Seed of the first weights and of the batches, 0 to 2**31 - 1."""
     progress: Progress | None = None
     """Told what is done; None: nobody is told."""
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.accelerator is None or self.accelerator.is_main_process
-
-    def leader_first(self) -> AbstractContextManager[None]:
-        """Let the process that writes go first; the others then find what it made."""
-        if self.accelerator is None:
-            return nullcontext()
-        first: AbstractContextManager[None] = self.accelerator.main_process_first()
-        return first
-
-    @property
-    def together(self) -> dict[str, Any]:
-        """Options of `train_truepose` for processes that train together; none for one alone."""
-        if self.accelerator is None:
-            return {}
-        return {"accelerator": self.accelerator, "lanes": self.accelerator.num_processes}
 
     def begin(self, part: str) -> Path | None:
         """Return the folder of the part that one of `refine` goes on from; None: from nothing."""
@@ -106,7 +86,7 @@ class Workshop:
 
     def note_time(self, stage: str, seconds: float) -> None:
         """Record that a stage is finished."""
-        if not self.leads:
+        if not self.team.leads:
             return
         text = json.dumps({**self.times, stage: round(seconds, 1)})
         write_atomically(self.work / "times.json", lambda file: file.write(text.encode()))
