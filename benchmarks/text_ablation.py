@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,25 +23,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from text_rows import (
+    METRICS,
+    HeldRow,
+    Shop,
+    hold_out_rows,
+    measure_row,
+    paint_row,
+    repose_row,
+    retrieval_precision,
+)
 
 from catalogpose.catalog.files import write_atomically
 from catalogpose.commands.report_judge import open_judge
 from catalogpose.humandiffusion.alignment import Alignment
-from catalogpose.humandiffusion.judging import attributes_of
-from catalogpose.humandiffusion.memory import Memory, refine, search
-from catalogpose.humandiffusion.text_driven import Filling, TextDriven
+from catalogpose.humandiffusion.text_driven import TextDriven
 from catalogpose.perception.clip import Clip
-from catalogpose.quality.agreement import map_agreement
-from catalogpose.quality.colour import garment_colour_error
 from catalogpose.quality.intervals import difference_interval, mean_interval
-from catalogpose.quality.metrics import psnr
-from catalogpose.quality.scoring import Judge
-from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, train_alignment
-from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.pictures import draw_pictures
 from catalogpose.training.recipes import TextRecipe, load_recipe
 from catalogpose.training.schedule import Schedule
-from catalogpose.training.truepose import embed_regions, studio_pairs
+from catalogpose.training.truepose import studio_pairs
 from catalogpose.training.wishes import Mix
 from catalogpose.training.wording import studio_memory, studio_wording
 from catalogpose.truepose.model import read_card, resolve_model
@@ -69,81 +72,19 @@ ARMS: Mapping[str, tuple[str, str]] = {
 }
 """Each arm's alignment, and what fills the regions of words."""
 
-METRICS = {
-    "map_agreement": 3, "region_text": 3, "region_text_pattern": 3, "colour_accuracy": 3,
-    "pattern_accuracy": 3, "binding_error": 3, "colour_error": 1, "kept_psnr": 2, "psnr": 2,
-}  # fmt: skip
-"""Columns of the table and their digits."""
-
-NEGATED = ("binding_error", "colour_error")
-"""Of which less is better."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldRow:
-    """A held-out row: words alone, or one garment of words on what is kept of a source."""
-
-    source: NDArray[np.uint8] | None
-    """(H, W, 3); None: words alone."""
-    source_labels: NDArray[np.uint8]
-    """(H, W), the map of the product's other view."""
-    source_embeddings: Mapping[int, NDArray[np.float16]]
-    """Of that view's regions."""
-    target: NDArray[np.uint8]
-    """(H, W, 3), the truth."""
-    labels: NDArray[np.uint8]
-    """(H, W), the map asked for."""
-    own: Mapping[int, NDArray[np.float16]]
-    """Of the truth's regions, for the oracle."""
-    joints: NDArray[np.float32]
-    """(18, 3)."""
-    phrases: Mapping[int, str]
-    """By label id: what words say."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """All that the arms share."""
 
-    pipe: TruePosePipeline
-    clip: Clip
-    memory: Memory
+    shop: Shop
+    """What paints and judges."""
     rows: Sequence[HeldRow]
-    judge: Judge
+    """The held-out rows."""
     recipe: TextRecipe
-    pictures: Pictures
+    """How alignments are trained."""
     options: argparse.Namespace
-
-
-def hold_out(pictures: Pictures, clip: Clip) -> list[HeldRow]:
-    """Make a row of each product: even ones of words alone, odd ones of one garment."""
-    rows = []
-    for place in range(len(pictures.photos)):
-        captions = pictures.captions[place][1]
-        labels = pictures.labels[place, 1]
-        seen = [
-            embed_regions(clip, pictures.photos[place, v], pictures.labels[place, v])
-            for v in (0, 1)
-        ]
-        tables = [{int(i): table[i] for i in np.flatnonzero(known)} for table, known in seen]
-        areas = np.bincount(labels.ravel(), minlength=len(LABELS))
-        worn = sorted((n for n in GARMENTS if n in captions), key=lambda n: -areas[LABEL_ID[n]])
-        if not worn:
-            continue
-        alone = place % 2 == 0
-        group = GROUP_OF[worn[0]]
-        said = {
-            LABEL_ID[name]: text
-            for name, text in captions.items()
-            if (name in GARMENTS or name == "hair" if alone else GROUP_OF[name] == group)
-        }
-        rows.append(HeldRow(
-            source=None if alone else pictures.photos[place, 0],
-            source_labels=pictures.labels[place, 0], source_embeddings=tables[0],
-            target=pictures.photos[place, 1], labels=labels, own=tables[1],
-            joints=pictures.joints[place, 1], phrases=said,
-        ))  # fmt: skip
-    return rows
+    """What the command line said."""
 
 
 def make_bench(options: argparse.Namespace) -> Bench:
@@ -162,17 +103,19 @@ def make_bench(options: argparse.Namespace) -> Bench:
     drawn = options.work / "pictures"
     pictures = draw_pictures(drawn, "train", recipe.products, recipe.views, size, workers=1)
     pairs = studio_pairs(pictures, pipe.vae, clip, options.work / "pairs", tell)
-    return Bench(
-        pipe=pipe, clip=clip, memory=studio_memory(pairs, clip, recipe.views),
-        rows=hold_out(draw_pictures(drawn, "test", options.rows, 2, size, workers=1), clip),
-        judge=open_judge(options.judge, folder, "cpu"), recipe=recipe, pictures=pictures,
-        options=options,
+    shop = Shop(
+        pipe=pipe, clip=clip, memory=studio_memory(pairs, clip, recipe.views), pictures=pictures,
+        judge=open_judge(options.judge, folder, "cpu"),
+        judge_clip=Clip.load(options.judge / "clip"),
     )  # fmt: skip
+    held_out = draw_pictures(drawn, "test", options.rows, 2, size, workers=1)
+    return Bench(shop=shop, rows=hold_out_rows(held_out, clip), recipe=recipe, options=options)
 
 
 def train(bench: Bench, kind: str, seed: int) -> Alignment:
     """Train a kind of alignment, or read it again."""
-    recipe, pipe, options = bench.recipe, bench.pipe, bench.options
+    recipe, shop, options = bench.recipe, bench.shop, bench.options
+    pipe, pictures = shop.pipe, shop.pictures
     folder = options.work / f"{kind}-{seed}"
     if (folder / "config.json").exists():
         found: Alignment = Alignment.from_pretrained(str(folder), use_safetensors=True)
@@ -181,11 +124,9 @@ def train(bench: Bench, kind: str, seed: int) -> Alignment:
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     made = Alignment.over(pipe.unet, factor, **recipe.alignment)
     if kind != "neither-level":
-        pairs = studio_pairs(bench.pictures, pipe.vae, bench.clip, options.work / "pairs", tell)
-        words = studio_wording(
-            pairs, bench.pictures.captions, bench.clip, options.work / "wording", tell
-        )
-        photos = bench.pictures.photos.reshape(-1, *bench.pictures.photos.shape[2:])
+        pairs = studio_pairs(pictures, pipe.vae, shop.clip, options.work / "pairs", tell)
+        words = studio_wording(pairs, pictures.captions, shop.clip, options.work / "wording", tell)
+        photos = pictures.photos.reshape(-1, *pictures.photos.shape[2:])
         objective = AlignmentObjective(**{**recipe.objective, **TRAINED[kind]})
         train_alignment(
             pairs, words, photos, pipe, AlignmentNets(made), Mix(**recipe.mix), objective,
@@ -195,77 +136,6 @@ def train(bench: Bench, kind: str, seed: int) -> Alignment:
     return made
 
 
-def fill(bench: Bench, row: HeldRow, way: str, draw: np.random.Generator) -> dict[int, Filling]:
-    """Return what fills the regions of words, by one of the ways of `ARMS`."""
-    nothing = np.zeros((0, bench.clip.width))
-    ids = list(row.phrases)
-    queries = bench.clip.embed_texts([row.phrases[label] for label in ids])
-    labels = [GROUP_OF[LABELS[label]] for label in ids]
-    hits = search(bench.memory, queries, labels)
-    found = {}
-    for label, name, query, (near, cosines) in zip(ids, labels, queries, hits, strict=True):
-        if way == "own" and label in row.own:
-            found[label] = Filling(vector=row.own[label].astype(np.float32), remembered=nothing)
-            continue
-        if way == "raw" or not len(near):
-            found[label] = Filling(vector=query, remembered=nothing)
-            continue
-        answer = refine(bench.memory, query, name, near, cosines)
-        if way == "random":
-            here = bench.memory.rows_of(name)
-            near = draw.integers(here.start, here.stop, len(near))
-        vectors = bench.memory.regions.vectors[near]
-        vector = answer.vector
-        if way in ("random", "open"):
-            weights = np.exp((cosines - cosines[0]) / 0.02) if way == "open" else np.ones(len(near))
-            vector = (weights / weights.sum()) @ vectors
-            vector = vector / np.linalg.norm(vector)
-        found[label] = Filling(vector=vector.astype(np.float32), remembered=vectors)
-    return found
-
-
-def paint(bench: Bench, text: TextDriven, place: int, way: str, seed: int) -> NDArray[np.uint8]:
-    """Paint one held-out row."""
-    row = bench.rows[place]
-    fillings = fill(bench, row, way, np.random.default_rng([seed, place]))
-    there = {int(label) for label in np.unique(row.labels) if label}
-    kept: frozenset[int] = frozenset()
-    source = None
-    if row.source is not None:
-        groups = {GROUP_OF[LABELS[label]] for label in there - set(row.phrases)}
-        kept = frozenset(i for i, name in enumerate(LABELS) if i and GROUP_OF[name] in groups)
-        source = text.encode_source(row.source, row.source_labels, row.source_embeddings, kept)
-        for label in there & kept & set(row.source_embeddings):
-            vector = row.source_embeddings[label].astype(np.float32)
-            fillings[label] = Filling(vector=vector, remembered=np.zeros((0, len(vector))))
-    conditions = text.condition(row.labels, fillings, kept, source)
-    picture: NDArray[np.uint8] = bench.pipe.generate(
-        [conditions], row.joints[None], [seed * 100_000 + place]
-    )[0]
-    return picture
-
-
-def measure(bench: Bench, row: HeldRow, picture: NDArray[np.uint8]) -> dict[str, float | None]:
-    """Score a picture of a held-out row; `kept_psnr` inside what was kept of the source."""
-    found = bench.judge.parse(picture)
-    phrases = {LABELS[label]: text for label, text in row.phrases.items()}
-    patterned = {name: text for name, text in phrases.items() if attributes_of(text).pattern}
-    scores = {
-        "map_agreement": map_agreement(found, row.labels),
-        **bench.judge.score(picture, phrases),
-    }
-    scores["region_text_pattern"] = bench.judge.score(picture, patterned)["region_text"]
-    scores["colour_error"] = garment_colour_error(picture, row.target, found, row.labels)
-    scores["psnr"] = psnr(picture, row.target)
-    scores["kept_psnr"] = None
-    if row.source is not None:
-        inside = (row.labels > 0) & ~np.isin(row.labels, list(row.phrases))
-        if inside.any():
-            error = float(((picture[inside].astype(float) - row.target[inside]) ** 2).mean())
-            scores["kept_psnr"] = 10 * np.log10(255**2 / error) if error else None
-    return scores
-
-
 def run_arm(bench: Bench, arm: str, seed: int) -> None:
     """Paint and measure every held-out row with one arm, and write its file."""
     path = bench.options.results / f"{arm}-{seed}.json"
@@ -273,26 +143,40 @@ def run_arm(bench: Bench, arm: str, seed: int) -> None:
         return
     started = time.monotonic()
     kind, way = ARMS[arm]
-    text = TextDriven(bench.pipe, train(bench, kind, seed))
+    text = TextDriven(bench.shop.pipe, train(bench, kind, seed))
     rows = []
     for place, row in enumerate(bench.rows):
-        rows.append(measure(bench, row, paint(bench, text, place, way, seed)))
+        picture = paint_row(bench.shop, row, text, way, place, seed)
+        rows.append(measure_row(bench.shop, row, picture))
         tell(f"{arm}, seed {seed}", place + 1, len(bench.rows))
     write(path, bench, rows, arm, seed, started)
 
 
 def measure_bounds(bench: Bench) -> None:
-    """Measure the truth itself, and another row's truth: ceiling and floor."""
+    """Measure the truth itself, another row's truth, and TruePose without words: ceiling, floor and
+    what identity is without them; and what retrieval finds.
+    """
     total = len(bench.rows)
-    for name, shift in (("truth", 0), ("shuffled", 2)):
+    pictures: dict[str, Callable[[int], Any]] = {
+        "truth": lambda place: bench.rows[place].target,
+        "shuffled": lambda place: bench.rows[(place + 2) % total].target,
+        "truepose": lambda place: repose_row(bench.shop, bench.rows[place], place, 0),
+    }
+    for name, picture_of in pictures.items():
         path = bench.options.results / f"{name}-0.json"
-        if not path.exists():
-            started = time.monotonic()
-            rows = [
-                measure(bench, row, bench.rows[(place + shift) % total].target)
-                for place, row in enumerate(bench.rows)
-            ]
-            write(path, bench, rows, name, 0, started)
+        if path.exists():
+            continue
+        started = time.monotonic()
+        painted = [picture_of(place) for place in range(total)]
+        rows = [
+            {} if picture is None else measure_row(bench.shop, row, picture)
+            for row, picture in zip(bench.rows, painted, strict=True)
+        ]
+        write(path, bench, rows, name, 0, started)
+    found = retrieval_precision(bench.shop, bench.rows)
+    facts = {name: [len(values), float(np.mean(values))] for name, values in found.items()}
+    path = bench.options.results / "retrieval.json"
+    write_atomically(path, lambda file: file.write(json.dumps(facts, indent=1).encode()))
 
 
 def write(
@@ -301,7 +185,7 @@ def write(
     """Write an arm's scores and how they came about."""
     facts = {
         "arm": arm, "seed": seed, "n": len(rows), "seconds": round(time.monotonic() - started),
-        "recipe": dataclasses.asdict(bench.recipe), "model": bench.pipe.card.name,
+        "recipe": dataclasses.asdict(bench.recipe), "model": bench.shop.pipe.card.name,
         "versions": {name: version(name) for name in ("torch", "diffusers", "open_clip_torch")},
         "scores": {name: [row.get(name) for row in rows] for name in METRICS},
     }  # fmt: skip
@@ -311,11 +195,11 @@ def write(
 def as_table(results: Path) -> str:
     """Return the finished arms as a Markdown table: means, 95 % intervals, and `full` less each."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(results.glob("*.json")):
+    for path in sorted(results.glob("*-[0-9].json")):
         one = json.loads(path.read_text())
         found.setdefault(one["arm"], []).append(one)
     lines = ["| arm | seeds | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 2) + "|"]
-    for arm in [name for name in (*ARMS, "truth", "shuffled") if name in found]:
+    for arm in [name for name in (*ARMS, "truepose", "truth", "shuffled") if name in found]:
         cells = [arm, str(len(found[arm]))]
         for name, digits in METRICS.items():
             values, groups = flat(found[arm], name)
@@ -330,6 +214,9 @@ def as_table(results: Path) -> str:
                     text += f" ({gap.low:+.{digits}f}..{gap.high:+.{digits}f})"
             cells.append(text)
         lines.append("| " + " | ".join(cells) + " |")
+    if (results / "retrieval.json").exists():
+        shares = json.loads((results / "retrieval.json").read_text())
+        lines += ["", *(f"{name}: {mean:.3f}, n = {n}" for name, (n, mean) in shares.items())]
     return "\n".join(lines)
 
 

@@ -36,6 +36,8 @@ class Filling:
     """F, (D,), unit length."""
     remembered: NDArray[np.floating]
     """(k', D), what it was made of, k' at most `NEIGHBOURS`; empty where nothing was."""
+    by_words: bool = True
+    """Whether words fill it; if not, it is the source's own."""
 
 
 class TextDriven:
@@ -95,7 +97,7 @@ class TextDriven:
             torch.from_numpy(pose_map.astype(np.int64))[None].to(pipe.device), len(LABELS)
         )
         size = (pose_map.shape[0] // self._factor, pose_map.shape[1] // self._factor)
-        worded = [label for label in fillings if source is None or label not in kept]
+        worded = [label for label, filling in fillings.items() if filling.by_words]
         conditions = self._look(source, kept, features, self._chosen(worded), size)
         blocks = self._alignment.align(features, masks, size)
         layers = [

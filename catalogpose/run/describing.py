@@ -91,7 +91,8 @@ class Describer:
         for label in there:
             found = None if source is None else _own_vector(label, asked.wanted.kept, source)
             if found is not None:
-                fillings[label] = Filling(vector=found, remembered=np.zeros((0, len(found))))
+                nothing = np.zeros((0, len(found)))
+                fillings[label] = Filling(vector=found, remembered=nothing, by_words=False)
                 regions[LABELS[label]] = "source"
             elif label not in asked.wanted.phrases:
                 regions[LABELS[label]] = "null"

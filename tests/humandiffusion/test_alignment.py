@@ -54,12 +54,12 @@ def pose_map() -> np.ndarray:
     return labels
 
 
-def fill(seed: int, width: int, remembered: int = 0) -> Filling:
+def fill(seed: int, width: int, remembered: int = 0, *, by_words: bool = True) -> Filling:
     """Return a random filling."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(1 + remembered, width)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return Filling(vector=rows[0], remembered=rows[1:])
+    return Filling(vector=rows[0], remembered=rows[1:], by_words=by_words)
 
 
 def paint(pipe: TruePosePipeline, *conditions: PoseConditions) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_what_was_not_trained_adds_nothing(pipe: TruePosePipeline, alignment: Al
     everything = frozenset(range(1, len(LABELS)))
     source = see(pipe, text, photo(), everything)
     width = pipe.unet.config.clip_width
-    kept = {label: fill(label, width) for label in (FACE, COAT, PANTS)}
+    kept = {label: fill(label, width, by_words=False) for label in (FACE, COAT, PANTS)}
     aligned = text.condition(pose_map(), kept, everything, source)
     plain = pipe.condition(source, frozenset({FACE, COAT, PANTS}))
     # The one stack's attention kernels differ with a mask that hides nothing, so it is taken off.
@@ -128,7 +128,10 @@ def test_a_trained_one_changes_the_picture(pipe: TruePosePipeline, woken: Alignm
 def test_replaced_cloth_cannot_come_through(pipe: TruePosePipeline, woken: Alignment) -> None:
     """What is not kept of the source changes no bit of the picture; what is kept does."""
     text, width = TextDriven(pipe, woken), pipe.unet.config.clip_width
-    kept, fillings = frozenset({FACE}), {COAT: fill(1, width), FACE: fill(FACE, width)}
+    kept, fillings = (
+        frozenset({FACE}),
+        {COAT: fill(1, width), FACE: fill(FACE, width, by_words=False)},
+    )
     before, other = photo(), photo()
     other[30:120][pose_map()[30:120] > 0] = 7  # another coat and other trousers
 
