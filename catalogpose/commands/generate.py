@@ -28,7 +28,13 @@ from catalogpose.run.devices import find_devices
 from catalogpose.run.ledger import Ledger, write_results
 from catalogpose.run.local import catch_signals, run_rows
 from catalogpose.run.lock import hold
-from catalogpose.run.plan import PICTURE_VERSION, Plan, make_plan, model_fingerprint
+from catalogpose.run.plan import (
+    PICTURE_VERSION,
+    Plan,
+    make_plan,
+    model_fingerprint,
+    words_fingerprint,
+)
 from catalogpose.run.process import IMAGES, WORKER, WorkerSettings, as_fault
 from catalogpose.run.summary import GenerateSummary, summarise
 from catalogpose.truepose.model import ALIGNMENT, ModelCard, read_card, resolve_model
@@ -69,6 +75,8 @@ class _Task:
     """Hash of the model and of all settings that decide pictures."""
     memory_sha256: str | None
     """Hash of the memory's file; None: there is none."""
+    words: str
+    """What text-driven rows use beside the rest; see `words_fingerprint`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +118,7 @@ def generate_pictures(
                 fingerprint=task.fingerprint,
                 seed=options.seed,
                 retry_failed=options.retry_failed,
-                memory=task.memory_sha256,
+                words=task.words,
             )
             ended = _work(task, plan, progress, factory)
             write_results(task.run_folder, manifest, ended.known, options.seed)
@@ -159,6 +167,7 @@ def _resolve(options: GenerateOptions, manifest: Path) -> _Task:
         steps=steps,
         guidance=guidance,
         memory_sha256=None if options.memory is None else sha256_file(options.memory),
+        words=words_fingerprint(model, options.memory),
         fingerprint=sha256_json(
             {
                 "pictures": PICTURE_VERSION,
@@ -277,6 +286,7 @@ def _workers(task: _Task, factory: str) -> list[WorkerSettings]:
             keypoint_table=options.keypoint_table,
             memory=options.memory,
             memory_sha256=task.memory_sha256,
+            words=task.words,
             factory=factory,
         )
         for device in find_devices(options.device, options.gpus, options.workers)

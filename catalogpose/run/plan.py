@@ -10,7 +10,7 @@ from pathlib import Path
 
 from catalogpose.catalog.files import sha256_file, sha256_json
 from catalogpose.records import Description, Outcome, Reference, Row
-from catalogpose.truepose.model import CARD_NAME, ModelCard
+from catalogpose.truepose.model import ALIGNMENT, CARD_NAME, ModelCard
 
 PICTURE_VERSION = 1
 """Part of every fingerprint; raised whenever the same inputs shall give another picture."""
@@ -79,17 +79,34 @@ class FileHashes:
 def model_fingerprint(folder: Path, card: ModelCard) -> str:
     """Return the hash of a model's weights, of their use by its card and of its configurations.
 
-    The weights count by the card's hashes; the configurations, of nets and scheduler, are read.
+    The weights count by the card's hashes; the configurations, of nets and scheduler, are read. The
+    alignment is left out, which only text-driven rows use: see `words_fingerprint`.
     """
     values = dataclasses.asdict(card)
     for words in ("name", "licence", "training"):
         del values[words]
+    own = f"{ALIGNMENT}/"
+    values["weights"] = {k: v for k, v in card.weights.items() if not k.startswith(own)}
     # A parser or CLIP put in by hand is not on the card, so its weights are read.
     read = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.safetensors")}
     read = {name: path for name, path in read.items() if name not in card.weights}
     read |= {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.json")}
-    configurations = {name: sha256_file(path) for name, path in read.items() if name != CARD_NAME}
+    configurations = {
+        name: sha256_file(path)
+        for name, path in read.items()
+        if name != CARD_NAME and not name.startswith(own)
+    }
     return sha256_json({"card": values, "configurations": configurations})
+
+
+def words_fingerprint(folder: Path, memory: Path | None) -> str:
+    """Return the hash of what text-driven rows use beside the rest: a model folder's alignment, and
+    the memory that words look into; None: there is none.
+    """
+    files = sorted(path for path in (folder / ALIGNMENT).glob("*") if path.is_file())
+    return sha256_json(
+        [[(path.name, sha256_file(path)) for path in files], memory and sha256_file(memory)]
+    )
 
 
 def row_seed(run_seed: int, row_id: str) -> int:
@@ -103,18 +120,19 @@ def row_seed(run_seed: int, row_id: str) -> int:
 
 
 def row_digest(
-    row: Row, seed: int, fingerprint: str, hashes: FileHashes, memory: str | None = None
+    row: Row, seed: int, fingerprint: str, hashes: FileHashes, words: str | None = None
 ) -> str:
     """Return the hash of everything that decides a row's picture; a file counts by its bytes.
 
-    `memory` is the hash of the memory that text-driven rows look into; None: there is none.
+    `words` is the `words_fingerprint`, which counts in text-driven rows alone; None: the manifest
+    has none.
     """
     # Only rows that have one: digests of the others stay what they were before there were any.
     more: dict[str, object] = {}
     if row.reference is not None:
         more["reference"] = _reference_state(row.reference, hashes)
     if row.description is not None:
-        more["description"] = {**_description_state(row.description, hashes), "memory": memory}
+        more["description"] = {**_description_state(row.description, hashes), "words": words}
     return sha256_json(
         {
             **more,
@@ -160,12 +178,12 @@ def make_plan(
     fingerprint: str,
     seed: int,
     retry_failed: bool = True,
-    memory: str | None = None,
+    words: str | None = None,
 ) -> Plan:
     """Decide for every row whether it is left to do; `rows` is read once and only jobs are kept.
 
     A row is done if the ledger's `outcomes` say so under the digest of today and its picture lies
-    in the run folder with the recorded hash. A failed row is left to do if `retry_failed`. `memory`
+    in the run folder with the recorded hash. A failed row is left to do if `retry_failed`. `words`
     is that of `row_digest`.
     """
     hashes = FileHashes()
@@ -174,7 +192,7 @@ def make_plan(
     changed = 0
     for row in rows:
         own_seed = row_seed(seed, row.id) if row.seed is None else row.seed
-        digest = row_digest(row, own_seed, fingerprint, hashes, memory)
+        digest = row_digest(row, own_seed, fingerprint, hashes, words)
         outcome = outcomes.get(row.id)
         attempt = 1
         if outcome is not None and outcome.digest != digest:

@@ -74,6 +74,8 @@ class WorkerSettings:
     """The memory that text-driven rows look into; None: words stand for themselves."""
     memory_sha256: str | None = None
     """Hash of that file; None where there is none."""
+    words: str | None = None
+    """What `plan.words_fingerprint` gives, for text-driven rows; None where nobody asked."""
     factory: str = WORKER
     """Module and name of what makes the worker out of these settings."""
 

@@ -263,6 +263,8 @@ class Worker:
             "shown": [LABELS[label] for label in sorted(there)],
             "fallback": _fallback(row),
         }
+        if described is not None:
+            looks["words"] = settings.words
         return Provenance(
             row_id=job.row.id,
             product=job.row.product,

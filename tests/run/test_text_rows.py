@@ -146,6 +146,14 @@ def test_a_mixed_manifest_runs_in_one_go_and_goes_on(shop: Shop) -> None:
     summary = generate_pictures(replace(options, memory=None))
     assert (summary.already_done, summary.changed) == (2, 2)
     assert shop.bytes_of("plain two") == before["plain two"]
+    # Another alignment is another model for rows with words alone.
+    other = shop.folder / "other"
+    shutil.copytree(shop.model, other)
+    path = other / "alignment/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file({**weights, "refiner.null": weights["refiner.null"] * 2}, path)
+    summary = generate_pictures(replace(options, model=str(other)))
+    assert (summary.already_done, summary.changed) == (2, 2)
 
 
 def test_a_record_says_whose_cloth_informed_the_picture(shop: Shop) -> None:
