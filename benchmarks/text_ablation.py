@@ -34,7 +34,7 @@ from text_rows import (
     retrieval_precision,
 )
 
-from catalogpose.catalog.files import write_atomically
+from catalogpose.catalog.files import sha256_file, write_atomically
 from catalogpose.commands.report_judge import open_judge
 from catalogpose.humandiffusion.alignment import Alignment
 from catalogpose.humandiffusion.text_driven import TextDriven
@@ -47,6 +47,7 @@ from catalogpose.training.schedule import Schedule
 from catalogpose.training.truepose import studio_pairs
 from catalogpose.training.wishes import Mix
 from catalogpose.training.wording import studio_memory, studio_wording
+from catalogpose.training.workshop import check_begun
 from catalogpose.truepose.model import read_card, resolve_model
 from catalogpose.truepose.pipeline import TruePosePipeline
 
@@ -98,6 +99,16 @@ def make_bench(options: argparse.Namespace) -> Bench:
         recipe = dataclasses.replace(recipe, schedule={**recipe.schedule, "steps": options.steps})
     if options.products is not None:
         recipe = dataclasses.replace(recipe, products=options.products)
+    # A try with fewer steps or rows must not pass for the real thing.
+    facts = {
+        "recipe": dataclasses.asdict(recipe),
+        "rows": options.rows,
+        "model": dict(card.weights),
+        "judge": [sha256_file(path) for path in sorted(options.judge.glob("*/*.safetensors"))],
+    }
+    for place in (options.work, options.results):
+        place.mkdir(parents=True, exist_ok=True)
+        check_begun(place / "begun.json", facts, place)
     pipe = TruePosePipeline.from_pretrained(folder, dtype=torch.float32)
     clip = Clip.load(folder / "clip")
     drawn = options.work / "pictures"
@@ -129,8 +140,9 @@ def train(bench: Bench, kind: str, seed: int) -> Alignment:
         photos = pictures.photos.reshape(-1, *pictures.photos.shape[2:])
         objective = AlignmentObjective(**{**recipe.objective, **TRAINED[kind]})
         train_alignment(
-            pairs, words, photos, pipe, AlignmentNets(made), Mix(**recipe.mix), objective,
-            Schedule(**recipe.schedule, seed=seed), folder / "work", device="cpu", progress=tell,
+            pairs, words, photos, shop.clip, pipe, AlignmentNets(made), Mix(**recipe.mix),
+            objective, Schedule(**recipe.schedule, seed=seed), folder / "work", device="cpu",
+            progress=tell,
         )  # fmt: skip
     made.save_pretrained(str(folder))
     return made

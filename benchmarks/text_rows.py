@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from catalogpose.catalog.labels import find_regions
 from catalogpose.humandiffusion.judging import attributes_of
 from catalogpose.humandiffusion.memory import TEMPERATURE, Memory, Retrieved, refine, search
-from catalogpose.humandiffusion.text_driven import Filling, TextDriven
+from catalogpose.humandiffusion.text_driven import Filling, TextDriven, blank
 from catalogpose.perception.clip import Clip
 from catalogpose.quality.agreement import GROUPS, map_agreement
 from catalogpose.quality.colour import garment_colour_error
@@ -173,11 +173,14 @@ def paint_row(shop: Shop, row: HeldRow, text: TextDriven, way: str, place: int, 
     if row.source is not None:
         groups = {GROUP_OF[LABELS[label]] for label in there - set(row.phrases)}
         kept = frozenset(i for i, name in enumerate(LABELS) if i and GROUP_OF[name] in groups)
-        source = text.encode_source(row.source, row.source_labels, row.source_embeddings, kept)
-        for label in there & kept & set(row.source_embeddings):
-            vector = row.source_embeddings[label].astype(np.float32)
-            nothing = np.zeros((0, len(vector)))
-            fillings[label] = Filling(vector=vector, remembered=nothing, by_words=False)
+        seen = blank(row.source, row.source_labels, kept)
+        regions = [r for r in find_regions(row.source_labels) if r.label in kept]
+        vectors = shop.clip.embed(seen, [region.box for region in regions])
+        own = {r.label: v.astype(np.float32) for r, v in zip(regions, vectors, strict=True)}
+        source = text.encode_source(row.source, row.source_labels, own, kept)
+        for label in there & kept & set(own):
+            nothing = np.zeros((0, len(own[label])))
+            fillings[label] = Filling(vector=own[label], remembered=nothing, by_words=False)
     conditions = text.condition(row.labels, fillings, kept, source)
     picture: Photo = shop.pipe.generate([conditions], row.joints[None], [seed * 100_000 + place])[0]
     return picture

@@ -162,6 +162,9 @@ def _open(path: Path) -> Table:
         and not (name == "pose" and "reference_pose" in names)
         and not (name in stand_ins and stand_ins[name] <= names)
     ]
+    if len(names & {"prompt", "pose_map"}) == 1:
+        (lacking,) = {"prompt", "pose_map"} - names
+        faults = [f"column {lacking}: missing; words and the map that says where go together"]
     for field in table.schema:
         reason = column_fault(field)
         if reason:

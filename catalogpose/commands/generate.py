@@ -18,7 +18,7 @@ from catalogpose.catalog.cache import default_cache_folder
 from catalogpose.catalog.files import sha256_file, sha256_json, write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.catalog.manifest import check_manifest, read_rows
-from catalogpose.commands.one_row import write_one_row
+from catalogpose.commands.one_row import default_folder, settle_row, trial_manifest
 from catalogpose.config import RUNS, GenerateOptions, Progress
 from catalogpose.errors import FailureLimitError, ManifestError, UsageError
 from catalogpose.humandiffusion.wanted import check_descriptions
@@ -57,8 +57,6 @@ class _Task:
 
     options: GenerateOptions
     """What the user asked for."""
-    manifest: Path
-    """The manifest, which the options may have left to be written."""
     rows: int
     """Rows of the manifest."""
     run_folder: Path
@@ -102,15 +100,18 @@ def generate_pictures(
     machine lacks something. Whatever ends a run, the same call goes on with it.
     """
     started = time.monotonic()
-    if options.manifest is None:
-        options = write_one_row(options)
-    assert options.manifest is not None  # now at the latest
     manifest = options.manifest
-    task = _resolve(options, manifest)
+    if manifest is None:
+        options = dataclasses.replace(options, out=options.out or default_folder(options))
+        with trial_manifest(options) as checked:
+            task = _resolve(options, checked)
+    else:
+        task = _resolve(options, manifest)
     try:
         with hold(task.run_folder):
             _sweep(task.run_folder)
-            _write_run_card(task)
+            manifest = manifest or settle_row(options, task.run_folder)
+            _write_run_card(task, manifest)
             plan = make_plan(
                 read_rows(manifest),
                 Ledger(task.run_folder).outcomes(),
@@ -159,7 +160,6 @@ def _resolve(options: GenerateOptions, manifest: Path) -> _Task:
     guidance = card.guidance if options.guidance is None else options.guidance
     return _Task(
         options=options,
-        manifest=manifest,
         rows=rows,
         run_folder=run_folder,
         model=model,
@@ -208,7 +208,7 @@ def _sweep(run_folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _write_run_card(task: _Task) -> None:
+def _write_run_card(task: _Task, manifest: Path) -> None:
     """Write `run.json`: what decides the pictures, and where it came from."""
     options = dataclasses.asdict(task.options) | {
         "out": task.run_folder,
@@ -219,8 +219,8 @@ def _write_run_card(task: _Task) -> None:
         "schema": RUN_SCHEMA,
         "version": __version__,
         "fingerprint": task.fingerprint,
-        "manifest": str(task.manifest.resolve()),
-        "manifest_sha256": sha256_file(task.manifest),
+        "manifest": str(manifest.resolve()),
+        "manifest_sha256": sha256_file(manifest),
         "rows": task.rows,
         "model": task.card.name,
         "model_folder": str(task.model.resolve()),

@@ -200,7 +200,7 @@ def _notes(
     """Say what limits the numbers, a sentence each."""
     notes = []
     unreadable = int(scores["note"].notna().sum())
-    if not counts["scored"] and not unreadable:
+    if not counts["scored"] and not unreadable and not scores["map_agreement"].notna().any():
         notes.append("No finished row names a true picture (column target), so none is scored.")
     if label_set is not None:
         notes.append(
@@ -234,7 +234,7 @@ def _summary(findings: _Findings) -> dict[str, Any]:
         "protocol": {
             "canvas": CANVAS,
             "interval": INTERVAL,
-            "groups": "product, else source photo",
+            "groups": "product, else source photo, else prompt",
             "target_maps": "none" if findings.label_set is None else "parser",
             "parser_label_set": findings.label_set,
         },

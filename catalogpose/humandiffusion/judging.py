@@ -100,7 +100,8 @@ def make_trials(phrases: Mapping[int, str]) -> list[Trial]:
     trials = []
     for label, phrase in phrases.items():
         own = found[label]
-        colours = [_exchange(phrase, own.colour, other) for other in words["basic_colours"]]
+        basic = _unlike(own.colour, words["basic_colours"])
+        colours = [_exchange(phrase, own.colour, other) for other in basic]
         kinds = words.get(own.kind or "", ())
         patterns = [_exchange(phrase, own.pattern, other) for other in _unlike(own.pattern, kinds)]
         swaps = [
@@ -154,8 +155,13 @@ def judge(
 
 
 def _unlike(word: str | None, others: Sequence[str]) -> list[str]:
-    """Return the words that are something else: stripes are no mistake for vertical stripes."""
-    return [one for one in others if word is not None and one not in word and word not in one]
+    """Return the words that are something else: stripes are no mistake for vertical stripes, nor
+    grey for gray.
+    """
+    if word is None:
+        return []
+    plain = word.replace("gray", "grey")
+    return [one for one in others if one not in plain and plain not in one]
 
 
 def _others(phrase: str, variants: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ pipeline paints from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from catalogpose.humandiffusion.alignment import Alignment, RegionFeatures
 from catalogpose.humandiffusion.memory import NEIGHBOURS
 from catalogpose.humandiffusion.routing import region_masks
 from catalogpose.records import LABELS
+from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.model import ALIGNMENT
 from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
@@ -40,6 +41,14 @@ class Filling:
     """Whether words fill it; if not, it is the source's own."""
 
 
+def blank(
+    photo: NDArray[np.uint8], labels: NDArray[np.uint8], kept: Collection[int]
+) -> NDArray[np.uint8]:
+    """Return a photo (H, W, 3) with all of the person gone that is not kept, by its map (H, W)."""
+    replaced = (labels > 0) & ~np.isin(labels, list(kept))
+    return np.where(replaced[..., None], np.uint8(BLANK), photo)
+
+
 class TextDriven:
     """Prepares text-driven rows; `TruePosePipeline.generate` then paints them like any other."""
 
@@ -47,8 +56,9 @@ class TextDriven:
         """Put an alignment beside a pipeline; `alignment` moves to where that is.
 
         Raises:
-            UsageError: If it was made for another net.
+            UsageError: If it was made for another net, or that has no HPFA.
         """
+        check_fusion(pipe.unet.config.fusion)
         shapes = [list(shape) for shape in pipe.unet.block_shapes()]
         if [list(block) for block in alignment.config.blocks] != shapes:
             raise UsageError("the alignment was trained over another net than this model's")
@@ -64,13 +74,14 @@ class TextDriven:
         embeddings: Mapping[int, NDArray[np.floating]],
         kept: frozenset[int],
     ) -> SourceFeatures:
-        """Look at what is kept of a source; the rest of the person is blanked before any net sees
-        it. Arguments as for `TruePosePipeline.encode_source`, and the label ids to keep.
+        """Look at what is kept of a source; the rest of the person is blanked before SourceNet sees
+        it. Arguments as for `TruePosePipeline.encode_source`, and the label ids to keep; the
+        embeddings are those of a photo that was blanked too, since regions are cut out as
+        rectangles.
         """
-        replaced = (labels > 0) & ~np.isin(labels, list(kept))
-        blanked = np.where(replaced[..., None], np.uint8(BLANK), photo)
         left = {label: vector for label, vector in embeddings.items() if label in kept}
-        features = self._pipe.encode_source(blanked, np.where(replaced, 0, labels), left)
+        seen = np.where(np.isin(labels, list(kept)), labels, np.uint8(0))
+        features = self._pipe.encode_source(blank(photo, labels, kept), seen, left)
         whole = torch.from_numpy(labels.astype(np.int64))[None]
         return replace(features, labels=whole.to(features.labels.device))
 
@@ -162,6 +173,12 @@ class TextDriven:
         return condition_kept(
             unet, source.layers, source.labels, keeps, table, source.chosen, worded
         )
+
+
+def check_fusion(fusion: str) -> None:
+    """Raise UsageError unless a net of this fusion can leave a part of its source out."""
+    if not FUSIONS[fusion].source.startswith("hpfa") or not FUSIONS[fusion].caa:
+        raise UsageError(f"text-driven rows need a model with HPFA and CAA, not fusion {fusion}")
 
 
 def condition_kept(

@@ -55,17 +55,18 @@ def find_wanted(asked: Description, there: Collection[str], *, has_source: bool)
     if not has_source:
         return Wanted(phrases=phrases, kept=frozenset())
     if asked.keep is None:
-        kept = [name for name in there if LABEL_ID[name] not in phrases]
+        kept = {name for name in there if LABEL_ID[name] not in phrases}
     else:
-        kept = list(asked.keep)
-        strange = next((name for name in kept if not _speaks_of(name, there)), None)
+        strange = next((name for name in asked.keep if not _speaks_of(name, there)), None)
         if strange is not None:
             raise WishError("keep", f"{strange} is not in the map; draw it there, or leave it out")
-    groups = {GROUP_OF[name] for name in kept}
-    spoken = set() if asked.keep is not None else {GROUP_OF[LABELS[id_]] for id_ in phrases}
-    # The source's map may have other sides than the row's: an arm there is a left arm here.
-    sources = {LABEL_ID[name] for name in LABELS[1:] if GROUP_OF[name] in groups - spoken}
-    return Wanted(phrases=phrases, kept=frozenset(sources))
+        kept = {name for one in asked.keep for name in (one, *SIDES_OF.get(one, ()))}
+    # The source's map may have other sides than the row's: what is an arm here is a left arm there.
+    # It is kept with its like, unless words speak of some of them.
+    spoken = {GROUP_OF[LABELS[label]] for label in phrases if LABELS[label] not in kept}
+    groups = {GROUP_OF[name] for name in kept} - spoken
+    sources = {n for n in LABELS[1:] if n in kept or (n not in there and GROUP_OF[n] in groups)}
+    return Wanted(phrases=phrases, kept=frozenset(LABEL_ID[name] for name in sources))
 
 
 def check_descriptions(rows: Iterable[Row]) -> tuple[int | None, list[str]]:
@@ -106,7 +107,9 @@ def _find_phrases(asked: Description, there: Collection[str]) -> dict[int, str]:
                 "it there, or leave the words out",
             )
         found.update((LABEL_ID[name], phrase.text) for name in names)
-    for name, text in asked.region_prompts.items():
+    # What speaks of all sides first, so that a side's own phrase goes before it.
+    own = sorted(asked.region_prompts.items(), key=lambda one: one[0] not in SIDES_OF)
+    for name, text in own:
         names = _speaks_of(name, there)
         if not names:
             raise WishError(

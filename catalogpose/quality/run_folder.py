@@ -14,7 +14,7 @@ from catalogpose.errors import UsageError, first_line
 
 COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_height", "target",
            "product", "reference", "reference_pose", "prompt", "pose_map", "label_set",
-           "region_sources", "stage",
+           "region_sources", "picture_region_sources", "stage",
            "error_class", "error_message", "seconds", "device")  # fmt: skip
 """Columns of `results.parquet` that a report reads; the manifest may lack the optional ones."""
 
@@ -140,7 +140,9 @@ def _make_asked(folder: Path, cells: Any) -> Asked | None:
     prompt, pose_map = text_or_none(cells.prompt), text_or_none(cells.pose_map)
     if prompt is None or pose_map is None:
         return None
-    told = json.loads(text_or_none(cells.region_sources) or "{}")
+    # A manifest may bring a column of that name; the run's own then has another.
+    own = text_or_none(cells.picture_region_sources) or text_or_none(cells.region_sources)
+    told = json.loads(own or "{}")
     phrases = {name: one["phrase"] for name, one in told.items() if isinstance(one, dict)}
     return Asked(
         prompt=prompt,

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalogpose.catalog.canvas import fit_map
-from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.region_table import read_region_table
 from catalogpose.errors import RowError, UsageError
 from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
 from catalogpose.humandiffusion.wanted import Wanted, WishError, find_wanted
-from catalogpose.records import GROUP_OF, LABEL_ID, LABELS, Letterbox, Row
+from catalogpose.records import GROUP_OF, LABEL_ID, LABELS, SIDES_OF, Letterbox, Row
 from catalogpose.run.perceive import clip_fingerprint
+from catalogpose.run.plan import Job
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
     from catalogpose.humandiffusion.text_driven import Filling, TextDriven
@@ -81,15 +81,15 @@ class Describer:
         fitted = fit_map(labels, Letterbox.fit(*size, width, height))
         return Asked(labels=fitted, size=size, wanted=wanted)
 
-    def describe(self, row: Row, asked: Asked, source: Source | None) -> Described:
-        """Prepare a row with what is kept of its source; None where it has none."""
+    def describe(self, job: Job, asked: Asked, source: Source | None) -> Described:
+        """Prepare a job's row with what is kept of its source; None where it has none."""
         from catalogpose.humandiffusion.text_driven import Filling
 
         there = [int(label) for label in np.unique(asked.labels) if label]
         fillings: dict[int, Filling] = {}
         regions: dict[str, object] = {}
         for label in there:
-            found = None if source is None else _own_vector(label, asked.wanted.kept, source)
+            found = None if source is None else _own_vector(label, asked.wanted, source)
             if found is not None:
                 nothing = np.zeros((0, len(found)))
                 fillings[label] = Filling(vector=found, remembered=nothing, by_words=False)
@@ -97,7 +97,7 @@ class Describer:
             elif label not in asked.wanted.phrases:
                 regions[LABELS[label]] = "null"
         worded = [label for label in there if LABELS[label] not in regions]
-        for label, answer in zip(worded, self._retrieve(row, asked, worded, source), strict=True):
+        for label, answer in zip(worded, self._retrieve(job, asked, worded, source), strict=True):
             fillings[label], regions[LABELS[label]] = self._fill(asked, label, answer)
         conditions = self._text.condition(
             asked.labels,
@@ -108,7 +108,7 @@ class Describer:
         return Described(conditions=conditions, size=asked.size, regions=regions)
 
     def _retrieve(
-        self, row: Row, asked: Asked, worded: list[int], source: Source | None
+        self, job: Job, asked: Asked, worded: list[int], source: Source | None
     ) -> list[Retrieved]:
         """Return what each region's words found; the row's own product and pictures never count."""
         if not worded:
@@ -120,16 +120,15 @@ class Describer:
                 Retrieved(rows=nothing, similarities=nothing.astype(np.float32), gate=0.0, vector=q)
                 for q in queries
             ]
+        row = job.row
         labels = [GROUP_OF[LABELS[label]] for label in worded]
         assert row.description is not None  # whoever calls has looked
         own = () if row.product is None else (row.product,)
-        pictures = [] if source is None else [source.sha256]
-        if row.target is not None:
-            pictures.append(sha256_file(row.target))
+        pictures = {None if source is None else source.sha256, job.target_sha256}
         hits = search(
             self._memory, queries, labels,
             without_products={*row.description.exclude_products, *own},
-            without_pictures=set(pictures),
+            without_pictures={one for one in pictures if one is not None},
         )  # fmt: skip
         return [
             refine(self._memory, query, label, *hit)
@@ -167,13 +166,22 @@ def load_memory(path: Path, folder: Path) -> Memory:
     return Memory(regions=table, texts=texts)
 
 
-def _own_vector(label: int, kept: frozenset[int], source: Source) -> np.ndarray | None:
-    """Return the source's embedding for a kept region of the map, of its other sides where it has
-    this one not; None where it has none.
+def _own_vector(label: int, wanted: Wanted, source: Source) -> np.ndarray | None:
+    """Return the source's embedding for a kept region of the map: of the same label, else of
+    another side of the same part, and where one map tells no parts of skin apart of any; None
+    where there is none, or words go first.
     """
-    group = GROUP_OF[LABELS[label]]
-    sides = [one for one in sorted(kept) if GROUP_OF[LABELS[one]] == group]
-    for one in sorted(sides, key=lambda side: side != label):
-        if one in source.embeddings:
+    if label in wanted.phrases and label not in wanted.kept:
+        return None
+    name = LABELS[label]
+    parts = [other for other in LABELS if _part_of(other) == _part_of(name)]
+    skin = SIDES_OF["skin"] if name == "skin" else ("skin",) if GROUP_OF[name] == "skin" else ()
+    for one in (LABEL_ID[other] for other in (name, *parts, *skin)):
+        if one in wanted.kept and one in source.embeddings:
             return np.asarray(source.embeddings[one], dtype=np.float32)
     return None
+
+
+def _part_of(name: str) -> str:
+    """Return a label without its side."""
+    return name.removeprefix("left-").removeprefix("right-")

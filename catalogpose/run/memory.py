@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must 
     from torch import Tensor
 
     from catalogpose.humandiffusion.text_driven import TextDriven
-    from catalogpose.run.perceive import Perception
+    from catalogpose.run.perceive import Perception, Seen
     from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
 
 SOURCES_KEPT = 8
@@ -106,14 +105,13 @@ class Memory:
             self._sources,
             job.source_key,
             SOURCES_KEPT,
-            lambda: self._look(job, self._pipe.encode_source),
+            lambda: self._look(job),
         )
 
     def kept_source(self, job: Job, kept: frozenset[int], text: TextDriven) -> Source:
         """Return what a text-driven job keeps of its source, all else blanked."""
         key = f"{job.source_key} {sorted(kept)}"
-        encode = partial(text.encode_source, kept=kept)
-        return _remember(self._sources, key, SOURCES_KEPT, lambda: self._look(job, encode))
+        return _remember(self._sources, key, SOURCES_KEPT, lambda: self._keep(job, kept, text))
 
     def conditions(self, job: Job, source: Source, shown: frozenset[int]) -> PoseConditions:
         """Return a job's source as a pose that shows these labels sees it."""
@@ -144,22 +142,37 @@ class Memory:
         self._conditions.clear()
         self._references.clear()
 
-    def _look(self, job: Job, encode: Callable[..., SourceFeatures]) -> Source:
+    def _look(self, job: Job) -> Source:
         """Read a source, see its regions and run SourceNet on it."""
+        photo, seen = self._open(job)
+        letterbox = self._letterbox(photo)
+        labels = fit_map(seen.labels, letterbox)
+        features = self._pipe.encode_source(
+            fit_photo(photo.picture, letterbox), labels, seen.embeddings
+        )
+        return _make_source(features, photo, labels, seen.embeddings)
+
+    def _keep(self, job: Job, kept: frozenset[int], text: TextDriven) -> Source:
+        """Read a source and look at no more of it than what is kept: regions are cut out as
+        rectangles, so those are embedded anew.
+        """
+        from catalogpose.humandiffusion.text_driven import blank
+
+        photo, seen = self._open(job)
+        letterbox = self._letterbox(photo)
+        labels = fit_map(seen.labels, letterbox)
+        blanked = blank(photo.picture, seen.labels, kept)
+        left = [region for region in seen.regions if region.label in kept]
+        embeddings = self._eyes.embed(blanked, left)
+        features = text.encode_source(fit_photo(blanked, letterbox), labels, embeddings, kept)
+        return _make_source(features, photo, labels, embeddings)
+
+    def _open(self, job: Job) -> tuple[Photo, Seen]:
+        """Read a source and see its map and regions."""
         row = job.row
         assert row.source is not None  # whoever calls has looked
         photo = read_photo(row.source)
-        seen = self._eyes.look(photo, row.parsing, row.label_set)
-        letterbox = self._letterbox(photo)
-        labels = fit_map(seen.labels, letterbox)
-        features = encode(fit_photo(photo.picture, letterbox), labels, seen.embeddings)
-        return Source(
-            features=features,
-            size=(photo.width, photo.height),
-            sha256=photo.sha256,
-            regions=frozenset(int(label) for label in np.unique(labels)),
-            embeddings=seen.embeddings,
-        )
+        return photo, self._eyes.look(photo, row.parsing, row.label_set)
 
     def _see(self, reference: Reference) -> SeenReference:
         """Read a reference, encode it and, where regions are named, see its map."""
@@ -181,6 +194,22 @@ class Memory:
         """Return the way of a photo to the model's canvas."""
         card = self._pipe.card
         return Letterbox.fit(photo.width, photo.height, card.width, card.height)
+
+
+def _make_source(
+    features: SourceFeatures,
+    photo: Photo,
+    labels: NDArray[np.uint8],
+    embeddings: Mapping[int, NDArray[np.float16]],
+) -> Source:
+    """Put together what is kept of a source between its rows."""
+    return Source(
+        features=features,
+        size=(photo.width, photo.height),
+        sha256=photo.sha256,
+        regions=frozenset(int(label) for label in np.unique(labels)),
+        embeddings=embeddings,
+    )
 
 
 def _remember(

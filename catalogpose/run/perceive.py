@@ -77,6 +77,13 @@ class Perception:
         self.recalled += self.parsed + self.embedded == done_before
         return Seen(labels=labels, regions=record.regions, embeddings=record.embeddings)
 
+    def embed(
+        self, picture: NDArray[np.uint8], regions: Sequence[Region]
+    ) -> dict[int, NDArray[np.float16]]:
+        """Return CLIP's embeddings of regions of a picture (H, W, 3), by label id; not cached."""
+        vectors = self._clip.embed(picture, [region.box for region in regions])
+        return {region.label: v for region, v in zip(regions, vectors, strict=True)}
+
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return CLIP's embeddings of texts, (len(texts), D), unit length."""
         return self._clip.embed_texts(texts)

@@ -36,6 +36,9 @@ class Job:
     """Hash of the reference's mask file; None where the row has none, or it cannot be read."""
     map_sha256: str | None = None
     """Hash of a text-driven row's map; None in other rows, or where it cannot be read."""
+    target_sha256: str | None = None
+    """Hash of a text-driven row's true picture, which shall not inform its own; None in other rows,
+    or where there is none that can be read."""
     attempt: int = 1
     """How often the row was tried, this time included."""
 
@@ -132,7 +135,13 @@ def row_digest(
     if row.reference is not None:
         more["reference"] = _reference_state(row.reference, hashes)
     if row.description is not None:
-        more["description"] = {**_description_state(row.description, hashes), "words": words}
+        more["description"] = {
+            **_description_state(row.description, hashes),
+            # Whose cloth and which picture shall not inform this one.
+            "product": row.product,
+            "target": hashes(row.target),
+            "words": words,
+        }
     return sha256_json(
         {
             **more,
@@ -221,6 +230,7 @@ def _make_job(row: Row, seed: int, digest: str, attempt: int, hashes: FileHashes
         reference_key=None if reference is None else _reference_key(reference, hashes),
         mask_sha256=hashes(mask),
         map_sha256=None if row.description is None else hashes(row.description.pose_map),
+        target_sha256=None if row.description is None else hashes(row.target),
         attempt=attempt,
     )
 

@@ -169,7 +169,7 @@ class Worker:
         source = None
         if row.source is not None:
             source = self._memory.kept_source(job, asked.wanted.kept, self._text)
-        described = self._describer.describe(row, asked, source)
+        described = self._describer.describe(job, asked, source)
         if row.pose is None:
             joints = np.zeros((18, 3), dtype=np.float32)
         else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from catalogpose.catalog.labels import find_regions
 from catalogpose.errors import UsageError
 from catalogpose.humandiffusion.alignment import AlignedBlock, Alignment
 from catalogpose.humandiffusion.routing import (
@@ -25,7 +27,8 @@ from catalogpose.humandiffusion.routing import (
     region_mass,
     region_shares,
 )
-from catalogpose.humandiffusion.text_driven import BLANK, condition_kept
+from catalogpose.humandiffusion.text_driven import blank, condition_kept
+from catalogpose.perception.clip import Clip
 from catalogpose.records import LABELS
 from catalogpose.training.loop import Schedule, fit
 from catalogpose.training.objective import Objective, draw_timesteps, prediction_target
@@ -83,6 +86,7 @@ def train_alignment(
     pairs: Pairs,
     wording: Wording,
     photos: NDArray[np.uint8],
+    clip: Clip,
     pipe: TruePosePipeline,
     nets: AlignmentNets,
     mix: Mix,
@@ -100,6 +104,7 @@ def train_alignment(
         pairs: To learn from.
         wording: Of their pictures.
         photos: (N, H, W, 3), the pictures: what is not kept of a source is blanked anew.
+        clip: The model's, for what is kept.
         pipe: Frozen.
         nets: Trained in place.
         mix: What rows ask for.
@@ -122,12 +127,31 @@ def train_alignment(
         step, lane = place_of(generator)
         first = step * schedule.batch + lane * share
         places = visited(first, share, len(pairs), schedule.seed, schedule.together)
-        wishes = draw_wishes(pairs, wording, places.tolist(), mix, generator)
+        look = partial(embed_kept, pairs, photos, clip)
+        wishes = draw_wishes(pairs, wording, places.tolist(), mix, generator, look)
         sources = np.unique(pairs.pairs[places, 0])
         return alignment_loss(wishes, photos[sources], pipe, nets, objective, generator, device)
 
     fit("alignment", nets, loss_of, schedule, folder, device=device, **options)
     return nets
+
+
+def embed_kept(
+    pairs: Pairs,
+    photos: NDArray[np.uint8],
+    clip: Clip,
+    rows: NDArray[np.integer],
+    kept: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Return embeddings (S, L, D) of what is kept, bool (S, L), of the pictures `rows` (S,)."""
+    found = np.zeros((*kept.shape, clip.width), dtype=np.float32)
+    for place, (row, labels) in enumerate(zip(rows, kept, strict=True)):
+        here = np.flatnonzero(labels & pairs.known[row])
+        regions = [r for r in find_regions(pairs.labels[row]) if r.label in here]
+        picture = blank(photos[row], pairs.labels[row], np.flatnonzero(labels))
+        vectors = clip.embed(picture, [region.box for region in regions])
+        found[place, [region.label for region in regions]] = vectors
+    return found
 
 
 def alignment_loss(
@@ -190,9 +214,11 @@ def _condition(wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline
     first = torch.from_numpy(np.unique(rows.cpu().numpy(), return_index=True)[1]).to(rows.device)
     labels = pairs.labels[first]
     kept = wishes.kept.gather(1, labels.flatten(1)).view_as(labels)
-    replaced = ((labels > 0) & ~kept).cpu().numpy()
-    blanked = np.where(replaced[..., None], np.uint8(BLANK), photos)
-    layers = pipe.source_unet(pipe.encode_photos(blanked))
+    blanked = [
+        blank(photo, own.cpu().numpy(), np.flatnonzero(keep.cpu().numpy()))
+        for photo, own, keep in zip(photos, labels, wishes.kept, strict=True)
+    ]
+    layers = pipe.source_unet(pipe.encode_photos(np.stack(blanked)))
     known = pairs.known[first].gather(1, labels.flatten(1)).view_as(labels)
     count = pipe.unet.config.region_count
     chosen = choose_regions(layers, labels * known * kept, len(LABELS), count)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.catalog.files import write_atomically
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
@@ -122,7 +124,12 @@ def write_pairs(folder: Path, pairs: Pairs) -> None:
     for name in _names():
         array = getattr(pairs, name)
         if array is not None:
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            save_array(folder / f"{name}.npy", array)
+
+
+def save_array(path: Path, array: NDArray[np.generic]) -> None:
+    """Write an array as .npy, whole or not at all."""
+    write_atomically(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def open_pairs(folder: Path) -> Pairs:

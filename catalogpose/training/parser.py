@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalogpose.errors import UsageError
 from catalogpose.perception.parser import Parser, make_parser, save_parser
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
@@ -46,6 +47,11 @@ def train_parser(
         parser = make_parser((height, width), dict(enumerate(LABELS)), "common", **options)
     else:
         parser = Parser.load(begin)
+        if parser.label_set != "common":
+            raise UsageError(
+                f"{begin} has label set {parser.label_set}, the studio's maps are of common: leave "
+                "out --refine parser"
+            )
     model = parser.model.float().to(device)
     photos = pictures.photos.reshape(-1, height, width, 3)
     maps = pictures.labels.reshape(-1, height, width)

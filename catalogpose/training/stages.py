@@ -25,6 +25,7 @@ from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
 from catalogpose.training.previews import make_preview
+from catalogpose.training.processes import process_count
 from catalogpose.training.recipes import Recipe
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.start import take_weights
@@ -282,8 +283,11 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     }
     facts: dict[str, object] = {
         "recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed, "model": None,
-        "refine": list(shop.refine),
     }  # fmt: skip
+    if shop.refine:
+        facts["refine"] = sorted(shop.refine)
+    for section in ("start", "schedule"):
+        Schedule(**shop.recipe.truepose[section]).share(process_count())
     if shop.start is not None:
         check_start(shop.recipe, shop.start)
         facts["model"] = dict(read_card(shop.start).weights)

@@ -4,7 +4,8 @@ what stands for the words of the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +28,11 @@ WEARABLE = torch.zeros(len(LABELS), dtype=torch.bool).index_fill_(
 KINDS = ("own", "retrieved", "text", "null")
 """What may stand for a region of words: the true picture's own embedding, what retrieval makes of
 its phrase, the phrase alone, or nothing."""
+
+
+Look = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes pictures' rows (S,) and which labels are kept of each, bool (S, L); returns embeddings
+(S, L, D) of the kept regions in pictures whose rest is blanked, zero elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +98,12 @@ class Wishes:
 
 
 def draw_wishes(
-    data: Pairs, wording: Wording, places: list[int], mix: Mix, generator: torch.Generator
+    data: Pairs,
+    wording: Wording,
+    places: list[int],
+    mix: Mix,
+    generator: torch.Generator,
+    look: Look,
 ) -> Wishes:
     """Read pairs and draw what their rows ask for; pairs of one source keep the same of it.
 
@@ -102,16 +113,24 @@ def draw_wishes(
         places: B numbers of pairs.
         mix: How often what.
         generator: All that is random comes from it.
+        look: Embeds what is kept of the sources.
     """
     pairs = data.take(places, share=True)
+    rows = np.asarray(data.pairs[np.asarray(places), 1])
+    sources = np.unique(data.pairs[np.asarray(places), 0])
     has_source = torch.rand(len(pairs.sources), generator=generator) >= mix.sourceless
     replaced = torch.rand(len(pairs.sources), len(LABELS), generator=generator) < mix.replaced
     replaced = (replaced & WEARABLE)[:, GROUPS] | ~has_source[:, None]
-    kept = ~replaced
+    # What no target of a source shows is not kept of it, as in use.
+    shown = torch.zeros_like(replaced)
+    shown.index_put_((pairs.source_of[:, None], GROUPS[pairs.target_labels.flatten(1)]),
+                     torch.tensor(data=True))  # fmt: skip
+    kept = ~replaced & shown[:, GROUPS]
     kept[:, 0] = False
+    embeddings = torch.from_numpy(look(sources, kept.numpy())).float()
+    pairs = replace(pairs, embeddings=embeddings[pairs.source_of])
     posed = torch.rand(len(pairs), generator=generator) < mix.posed
     pairs.joints[~posed, :, 2] = 0
-    rows = np.asarray(data.pairs[np.asarray(places), 1])
     features, worded = _fill(data, wording, pairs, rows, kept[pairs.source_of], mix, generator)
     return Wishes(
         pairs=pairs,

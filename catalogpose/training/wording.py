@@ -26,7 +26,7 @@ from catalogpose.humandiffusion.memory import (
 from catalogpose.perception.clip import Clip
 from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS, Region
 from catalogpose.training.loop import Progress
-from catalogpose.training.pairs import Pairs
+from catalogpose.training.pairs import Pairs, save_array
 
 QUERIES_AT_ONCE = 256
 """Regions that are compared with the memory in one product."""
@@ -91,7 +91,7 @@ def studio_wording(
                 progress("words and memory", done, total)
     folder.mkdir(parents=True, exist_ok=True)
     for field in fields(Wording):  # `memory` comes last: its presence says that all is there.
-        np.save(folder / f"{field.name}.npy", getattr(made, field.name), allow_pickle=False)
+        save_array(folder / f"{field.name}.npy", getattr(made, field.name))
     return _open(folder)
 
 

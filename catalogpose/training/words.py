@@ -14,11 +14,12 @@ import torch
 from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import UsageError
 from catalogpose.humandiffusion.alignment import Alignment
+from catalogpose.humandiffusion.text_driven import check_fusion
 from catalogpose.perception.clip import Clip
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, train_alignment
 from catalogpose.training.loop import Progress
 from catalogpose.training.pictures import Pictures, draw_pictures
-from catalogpose.training.processes import ALONE, Team
+from catalogpose.training.processes import ALONE, Team, process_count
 from catalogpose.training.recipe_checks import build
 from catalogpose.training.recipes import TextRecipe
 from catalogpose.training.schedule import Schedule
@@ -28,6 +29,7 @@ from catalogpose.training.wording import studio_wording
 from catalogpose.training.workshop import check_begun, logged_seconds
 from catalogpose.truepose.model import ALIGNMENT, read_card, write_card
 from catalogpose.truepose.model_page import write_model_page
+from catalogpose.truepose.parts import read_net_settings
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 DONE = "done"
@@ -89,7 +91,9 @@ def run_text_course(course: TextCourse) -> None:
     schedule, objective, mix = course.schedule, course.objective, course.mix
     if course.start.resolve() == course.model.resolve():
         raise UsageError(f"--model {course.start} is what this training writes: name a new --out")
+    schedule.share(process_count())
     card = read_card(course.start)
+    check_fusion(str(read_net_settings(course.start)["fusion"]))
     facts = {
         "recipe": dataclasses.asdict(course.recipe), "seed": course.seed,
         "model": dict(card.weights),
@@ -115,7 +119,7 @@ def run_text_course(course: TextCourse) -> None:
             pairs, pictures.captions, clip, course.work / "wording", course.progress
         )
     nets = train_alignment(
-        pairs, wording, pictures.photos.reshape(-1, *pictures.photos.shape[2:]), pipe,
+        pairs, wording, pictures.photos.reshape(-1, *pictures.photos.shape[2:]), clip, pipe,
         AlignmentNets(made), mix, objective, schedule, course.work / "alignment",
         device=course.device, progress=course.progress, **course.team.options,
     )  # fmt: skip

@@ -58,6 +58,10 @@ def test_negatives_differ_in_one_attribute_or_are_anothers() -> None:
         again.negatives == make_trials({1: "a navy top with white vertical stripes"})[0].negatives
     )
     assert make_trials({1: "a skirt", 2: "a coat"}) == []
+    (gray,) = make_trials({1: "a gray coat"})
+    assert "a grey coat" not in gray.colours
+    (light,) = make_trials({1: "a light blue coat"})
+    assert "a blue coat" not in light.colours
 
 
 def test_a_judge_answers_by_its_embeddings() -> None:

@@ -30,6 +30,11 @@ def test_words_fill_what_they_speak_of_and_the_source_the_rest() -> None:
     }
     skin = ("torso-skin", "left-arm", "right-arm", "arm", "left-leg", "right-leg", "leg", "skin")
     assert found.kept == ids("hair", "face", "pants", *skin)
+    # Where words speak of one side, the other stays; what the map tells not apart does not.
+    tattoo = asked("a red coat", region_prompts={"left-shoe": "a green boot"})
+    found = find_wanted(tattoo, THERE, has_source=True)
+    assert found.kept >= ids("right-shoe")
+    assert not found.kept & ids("left-shoe", "shoe")
 
 
 def test_nobody_is_kept_without_a_source() -> None:
@@ -41,8 +46,12 @@ def test_nobody_is_kept_without_a_source() -> None:
 def test_what_is_to_be_kept_goes_before_words() -> None:
     """`keep` replaces the default, and a label in both comes from the source where it shows it."""
     found = find_wanted(asked("a red coat", keep=("coat", "left-shoe")), THERE, has_source=True)
-    assert found.kept == ids("coat", "left-shoe", "right-shoe", "shoe")
+    assert found.kept == ids("coat", "left-shoe", "shoe")
     assert found.phrases == {LABEL_ID["coat"]: "a red coat"}
+    one = asked("a coat", keep=("left-shoe",), region_prompts={"right-shoe": "a green boot"})
+    found = find_wanted(one, THERE, has_source=True)
+    assert found.kept == ids("left-shoe")
+    assert found.phrases[LABEL_ID["right-shoe"]] == "a green boot"
 
 
 def test_a_regions_own_phrase_goes_before_the_sentence() -> None:
@@ -54,6 +63,11 @@ def test_a_regions_own_phrase_goes_before_the_sentence() -> None:
         LABEL_ID["left-shoe"]: "a green boot",
         LABEL_ID["pants"]: "blue jeans",
     }
+    both = {"shoe": "a clog", "left-shoe": "a green boot"}
+    for given in (both, dict(reversed(both.items()))):
+        found = find_wanted(asked("a coat", region_prompts=given), THERE, has_source=False)
+        assert found.phrases[LABEL_ID["left-shoe"]] == "a green boot"
+        assert found.phrases[LABEL_ID["right-shoe"]] == "a clog"
     # A phrase of its own may also be what the sentence says of a label that is not there.
     both = asked("a shoe", region_prompts={"shoe": "a green boot"})
     assert set(find_wanted(both, ("left-shoe",), has_source=False).phrases) == ids("left-shoe")

@@ -181,6 +181,11 @@ def test_a_record_says_whose_cloth_informed_the_picture(shop: Shop) -> None:
     assert told["prompt"] == "a red coat"
     assert json.loads(told["region_sources"]) == regions["own"]
     assert len(told["pose_map_sha256"]) == 64
+    # A row's product decides whose cloth may inform it, so it is done again where that changes.
+    other = shop.worded("alone", "a red coat and a tartan skirt", product="p-two")
+    again = shop.write("m.csv", shop.worded("less", exclude_products="p-one,p-two"), other)
+    summary = generate_pictures(shop.options(again, memory=shop.memory))
+    assert (summary.already_done, summary.changed) == (1, 1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -229,6 +234,16 @@ def test_one_picture_needs_no_manifest(shop: Shop, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ManifestError, match="column pose_map: missing file"):
         generate_pictures(replace(options, pose_map=Path("gone.png"), out=Path("new")))
     assert not Path("new").exists()
+    with pytest.raises(ManifestError, match="column prompt: a red hat"):
+        generate_pictures(replace(options, prompt="a red hat", out=Path("new")))
+    assert not Path("new").exists()
+    Path("mine").mkdir()
+    Path("mine/prompt.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds a prompt\.csv of another origin"):
+        generate_pictures(replace(options, out=Path("mine")))
+    assert Path("mine/prompt.csv").read_text() == "mine"
+    with pytest.raises(UsageError, match="--out must be a folder"):
+        generate_pictures(replace(options, out=Path("asked.png")))
 
 
 def test_what_cannot_be_is_said_before_a_model_loads(shop: Shop) -> None:

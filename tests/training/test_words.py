@@ -14,7 +14,12 @@ from catalogpose.humandiffusion.alignment import Alignment
 from catalogpose.humandiffusion.text_driven import load_alignment
 from catalogpose.perception.clip import Clip
 from catalogpose.records import GARMENTS, LABEL_ID, LABELS
-from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, alignment_loss
+from catalogpose.training.alignment import (
+    AlignmentNets,
+    AlignmentObjective,
+    alignment_loss,
+    embed_kept,
+)
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.recipes import FOLDER
@@ -34,6 +39,7 @@ class Studio:
         """Draw and look once."""
         self.pipe = TruePosePipeline.from_pretrained(BUNDLED)
         clip = Clip.load(BUNDLED / "clip", "cpu")
+        self.clip = clip
         self.pictures: Pictures = draw_pictures(
             folder / "pictures", "validation", PRODUCTS, VIEWS, (128, 88), workers=1
         )
@@ -41,6 +47,15 @@ class Studio:
         self.wording: Wording = studio_wording(
             self.pairs, self.pictures.captions, clip, folder / "wording"
         )
+
+    @property
+    def photos(self) -> np.ndarray:
+        """The pictures, in one row."""
+        return self.pictures.photos.reshape(-1, 128, 88, 3)
+
+    def look(self, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Embed what is kept of pictures."""
+        return embed_kept(self.pairs, self.photos, self.clip, rows, kept)
 
     def alignment(self) -> Alignment:
         """Return a small untrained alignment."""
@@ -105,7 +120,7 @@ def _memory_products(studio: Studio) -> list[str]:
 def test_a_region_is_kept_or_worded_never_both(studio: Studio) -> None:
     """Persons are kept where there is a source; without one, words or nulls fill all."""
     places = list(range(24))
-    wishes = draw_wishes(studio.pairs, studio.wording, places, Mix(), generator())
+    wishes = draw_wishes(studio.pairs, studio.wording, places, Mix(), generator(), studio.look)
     kept = wishes.kept[wishes.pairs.source_of]
     worded = torch.zeros_like(kept).scatter_(1, wishes.worded.clamp(min=0), value=True)
     worded[:, 0] = False
@@ -114,14 +129,27 @@ def test_a_region_is_kept_or_worded_never_both(studio: Studio) -> None:
     assert 0 < int(alone.sum()) < len(alone)
     assert not wishes.kept[alone].any()
     face = LABEL_ID["face"]
-    assert wishes.kept[~alone, face].all()
+    there = torch.zeros_like(kept).scatter_(1, wishes.pairs.target_labels.flatten(1), value=True)
+    assert kept[there[:, face] & ~alone[wishes.pairs.source_of], face].all()
     both = wishes.kept[:, [LABEL_ID["left-shoe"], LABEL_ID["right-shoe"]]]
     assert (both[:, 0] == both[:, 1]).all()
     # What fills nothing is zero, and only regions of the target's map are filled.
-    there = torch.zeros_like(kept).scatter_(1, wishes.pairs.target_labels.flatten(1), value=True)
     valid = wishes.features.valid
     assert not (valid[:, :, 0] & ~there).any()
     assert not wishes.features.vectors[~valid].any()
+
+
+def test_replaced_cloth_is_not_in_what_is_kept(studio: Studio) -> None:
+    """Regions are cut out as rectangles: those of kept ones show nothing of the others."""
+    row = np.array([0])
+    kept = np.zeros((1, len(LABELS)), dtype=np.bool_)
+    kept[0, [LABEL_ID["face"], LABEL_ID["hair"]]] = True
+    before = studio.look(row, kept)
+    assert before.any(axis=2).sum() == 2
+    photos = studio.photos.copy()
+    photos[0][~np.isin(studio.pairs.labels[0], [0, LABEL_ID["face"], LABEL_ID["hair"]])] = 9
+    after = embed_kept(studio.pairs, photos, studio.clip, row, kept)
+    np.testing.assert_array_equal(after, before)
 
 
 def test_the_mix_decides_what_stands_for_words(studio: Studio) -> None:
@@ -132,7 +160,7 @@ def test_the_mix_decides_what_stands_for_words(studio: Studio) -> None:
 
     def drawn(**more: float) -> torch.Tensor:
         mix = Mix(**{**nothing, **more})
-        wishes = draw_wishes(studio.pairs, studio.wording, places, mix, generator())
+        wishes = draw_wishes(studio.pairs, studio.wording, places, mix, generator(), studio.look)
         assert bool((wishes.worded >= 0).any()) == bool(more)
         return wishes.features
 
@@ -152,9 +180,10 @@ def test_the_mix_decides_what_stands_for_words(studio: Studio) -> None:
 
 def test_the_loss_reaches_the_alignment_alone(studio: Studio) -> None:
     """Every loss is finite, the frozen nets get no gradient, and the same draw gives the same."""
-    wishes = draw_wishes(studio.pairs, studio.wording, list(range(6)), Mix(), generator(3))
-    photos = studio.pictures.photos.reshape(-1, 128, 88, 3)
-    sources = photos[np.unique(studio.pairs.pairs[:6, 0])]
+    wishes = draw_wishes(
+        studio.pairs, studio.wording, list(range(6)), Mix(), generator(3), studio.look
+    )
+    sources = studio.photos[np.unique(studio.pairs.pairs[:6, 0])]
     nets = AlignmentNets(studio.alignment())
     for net in (studio.pipe.unet, studio.pipe.source_unet, studio.pipe.pose_encoder):
         net.requires_grad_(False)
