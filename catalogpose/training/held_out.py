@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.perception.clip import Clip
@@ -109,19 +110,31 @@ def paint(
     Returns:
         (n, H, W, 3).
     """
-    painted = []
+    parts = predict(pipe, pairs, batch=batch, seed=seed, precision=precision)
+    return np.concatenate([pipe.decode_latents(part) for part in parts])
+
+
+def predict(
+    pipe: TruePosePipeline,
+    pairs: HeldOut,
+    *,
+    batch: int = 20,
+    seed: int = 0,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[Tensor]:
+    """Yield the latents of `paint`, whose arguments these are: (at most `batch`, c, h, w) each."""
     for start in range(0, len(pairs), batch):
         rows = range(start, min(start + batch, len(pairs)))
-        conditions = []
+        joints = pairs.joints[rows.start : rows.stop]
         with precision():
+            conditions = []
             for row in rows:
                 features = pipe.encode_source(
                     pairs.sources[row], pairs.labels[row], pairs.embeddings[row]
                 )
                 conditions.append(pipe.condition(features, pairs.shown[row]))
-            joints = pairs.joints[rows.start : rows.stop]
-            painted.append(pipe.generate(conditions, joints, [seed + row for row in rows]))
-    return np.concatenate(painted)
+            found = pipe.denoise(conditions, joints, [seed + row for row in rows])
+        yield found
 
 
 def score(

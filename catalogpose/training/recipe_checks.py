@@ -54,6 +54,14 @@ def check_studio_recipe(recipe: Recipe) -> None:
         raise UsageError(
             f"recipe {recipe.name}, pose: strides must multiply to {factor}, the VAE's factor"
         )
+    finish = recipe.vae.get("finish")
+    if finish is not None:
+        _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
+        last = build(recipe.name, "schedule of finish", Schedule, finish.get("schedule", {}))
+        if last.batch % 2 or not isinstance(finish.get("pool"), int) or finish["pool"] < 1:
+            raise UsageError(
+                f"recipe {recipe.name}, finish: pool must be 1 or more, and the batch even"
+            )
     for section, schedule in (
         ("vae", recipe.vae["schedule"]), ("clip", recipe.clip["schedule"]),
         ("parser", recipe.parser["schedule"]), ("start", options["start"]),

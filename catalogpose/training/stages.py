@@ -5,8 +5,6 @@ its own.
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,34 +14,34 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from numpy.typing import NDArray
 
-from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.clip import train_clip
-from catalogpose.training.continuing import TAKEN_OVER, check_start, inherited_facts, take_over
+from catalogpose.training.continuing import check_start, take_over
+from catalogpose.training.held_out import hold_out_pairs, predict
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
 from catalogpose.training.previews import make_preview
 from catalogpose.training.processes import process_count
-from catalogpose.training.recipes import Recipe
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.start import take_weights
+from catalogpose.training.studio_card import make_card, training_facts
 from catalogpose.training.truepose import (
     TruePoseNets,
     start_from,
     studio_pairs,
     train_truepose,
 )
-from catalogpose.training.vae import make_vae, train_vae
-from catalogpose.training.workshop import Workshop, check_begun, logged_seconds
-from catalogpose.truepose.model import ModelCard, read_card
+from catalogpose.training.vae import make_vae, train_decoder, train_vae
+from catalogpose.training.workshop import Workshop, check_begun
+from catalogpose.truepose.model import read_card
 from catalogpose.truepose.model_page import write_model_page
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
-STAGES = ("vae", "clip", "start", "truepose", "parser", "assemble")
+STAGES = ("vae", "clip", "start", "truepose", "finish", "parser", "assemble")
 """In the order in which they run."""
 
 TOGETHER = ("start", "truepose")
@@ -54,8 +52,9 @@ NEEDS = {
     "clip": (),
     "start": ("vae", "clip"),
     "truepose": ("vae", "clip", "start"),
+    "finish": ("vae", "clip", "truepose"),
     "parser": (),
-    "assemble": ("vae", "clip", "truepose", "parser"),
+    "assemble": ("vae", "clip", "truepose", "finish", "parser"),
 }
 """The stages that a stage needs."""
 
@@ -212,27 +211,46 @@ def run_truepose(shop: Workshop) -> None:
     scheduler.save_pretrained(str(shop.model / "scheduler"))
 
 
+def run_finish(shop: Workshop) -> None:
+    """Train the VAE's decoder on what TruePose predicts, and write `vae/` anew; nothing where the
+    recipe does not ask for it.
+    """
+    options = shop.recipe.vae.get("finish")
+    if options is None:
+        return
+    vae, clip = _load_eyes(shop)
+    parts = {name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder")}
+    pipe = TruePosePipeline(
+        TargetNet.from_pretrained(parts["unet"], dtype=torch.float32),
+        SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float32),
+        PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float32),
+        vae,
+        DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
+    ).to(shop.device)
+    pipe.card = make_card(shop.recipe, {})
+    pairs, photos = _pairs(shop, "train", vae, clip), _flat(shop.pictures("train").photos)
+    places = np.linspace(0, len(pairs) - 1, options["pool"]).round().astype(int)
+    held = hold_out_pairs(pairs, photos, pairs.pairs[places])
+    parts_of = []
+    for part in predict(pipe, held):
+        parts_of.append(part.cpu().numpy())
+        if shop.progress is not None:
+            shop.progress("predictions", sum(map(len, parts_of)), len(held))
+    train_decoder(
+        held.targets,
+        np.concatenate(parts_of),
+        vae,
+        shop.schedule(options),
+        shop.work / "finish",
+        device=shop.device,
+        progress=shop.progress,
+    )
+    vae.half().save_pretrained(str(shop.model / "vae"))
+
+
 def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pose encoder's options with the channels that the pose style has."""
     return {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
-
-
-def make_card(
-    recipe: Recipe, training: Mapping[str, object], licence: str = "Apache-2.0"
-) -> ModelCard:
-    """Return the model card of a recipe; its licence is ours unless it started from a model."""
-    options = recipe.truepose
-    return ModelCard(
-        name=recipe.name,
-        height=recipe.height,
-        width=recipe.width,
-        steps=options["steps"],
-        guidance=options["guidance"],
-        keypoint_table=keypoint_table_hash(load_keypoint_table()),
-        pose_style=options["pose_style"],
-        licence=licence,
-        training=training,
-    )
 
 
 def run_assemble(shop: Workshop) -> None:
@@ -248,28 +266,9 @@ def run_assemble(shop: Workshop) -> None:
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
     )
     licence = {} if shop.start is None else {"licence": read_card(shop.start).licence}
-    pipe.card = make_card(shop.recipe, _training_facts(shop), **licence)
+    pipe.card = make_card(shop.recipe, training_facts(shop, STAGES), **licence)
     pipe.save_pretrained(shop.model)
     write_model_page(shop.model, pipe.card)
-
-
-def _training_facts(shop: Workshop) -> dict[str, object]:
-    """Return what the card says of the training; of the model to start from, what its card says."""
-    recipe = shop.recipe
-    spared = () if shop.start is None else set(TAKEN_OVER) - set(shop.refine)
-    trained = [name for name in STAGES if name not in (*spared, "assemble")]
-    schedules = {"start": recipe.truepose["start"]} | {
-        name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
-    }
-    facts: dict[str, object] = {
-        "data": f"{recipe.products} studio products of the train split, {recipe.views} views each",
-        "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
-        "seconds": {name: logged_seconds(shop.work / name / "loss.csv") for name in trained},
-        "schedules": {name: schedules[name] for name in trained},
-        "objective": dict(recipe.truepose["objective"]),
-        "torch": torch.__version__,
-    }
-    return facts if shop.start is None else {**inherited_facts(shop.start), **facts}
 
 
 def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
@@ -279,6 +278,7 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "clip": run_clip,
         "start": run_start,
         "truepose": run_truepose,
+        "finish": run_finish,
         "parser": run_parser,
     }
     facts: dict[str, object] = {

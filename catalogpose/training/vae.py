@@ -106,6 +106,60 @@ def train_vae(
     return vae
 
 
+def train_decoder(
+    photos: NDArray[np.uint8],
+    latents: NDArray[np.float32],
+    vae: AutoencoderKL,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: str,
+    progress: Progress | None = None,
+) -> AutoencoderKL:
+    """Train the decoder alone on what a denoiser makes of pictures, half of each batch, and on
+    their own latents (ours: a denoiser's means lie beside the latents that the decoder knows, and
+    come out in blocks). The encoder, and so every latent, stays.
+
+    Args:
+        photos: (n, H, W, 3), the truth.
+        latents: (n, c, h, w), what a denoiser predicted of each.
+        vae: Trained in place.
+        schedule: Steps, batch and rates; the batch is even.
+        folder: For the checkpoint, the losses and the sheets.
+        device: Where to train.
+        progress: Told the steps done; None: nobody is told.
+    """
+    vae.to(device).requires_grad_(False)
+    for part in (vae.decoder, vae.post_quant_conv):
+        part.requires_grad_(True)
+    scale = vae.config.scaling_factor
+
+    def decode(latent: Tensor) -> Tensor:
+        """Decode scaled latents."""
+        decoded: Tensor = vae.decode(latent / scale).sample.float()
+        return decoded
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Decode what was predicted of a batch, and its own latents."""
+        rows = torch.randint(len(photos), (schedule.batch // 2,), generator=generator).numpy()
+        batch = torch.from_numpy(to_floats(photos[rows])).to(device)
+        with torch.no_grad():
+            own = vae.encode(batch).latent_dist.mean * scale
+        predicted = torch.from_numpy(np.ascontiguousarray(latents[rows])).to(device)
+        found = decode(torch.cat([predicted, own]))
+        errors = [colour_error(half, batch) for half in found.chunk(2)]
+        return {"loss": errors[0] + errors[1], "predicted": errors[0], "own": errors[1]}
+
+    def preview(step: int) -> None:
+        """Show the truth above what was predicted of it."""
+        with torch.no_grad():
+            shown = decode(torch.from_numpy(latents[:12].copy()).to(device))
+        write_sheet(folder / "preview.png", [photos[:12], to_bytes(shown.cpu().numpy())])
+
+    fit("finish", vae, loss_of, schedule, folder, device=device, preview=preview, progress=progress)
+    return vae
+
+
 @torch.no_grad()
 def rebuild(vae: AutoencoderKL, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pass photos (n, H, W, 3) through the VAE: what a perfect denoiser could reach."""

@@ -212,8 +212,22 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         size = (latent.shape[-2], latent.shape[-1])
         return KeptReference(latent=latent.float(), mask=latent_mask(mask, size))
 
-    @torch.no_grad()
     def generate(
+        self,
+        conditions: Sequence[PoseConditions],
+        joints: NDArray[np.float32],
+        seeds: Sequence[int],
+        **options: Any,
+    ) -> NDArray[np.uint8]:
+        """Paint a batch of poses: `denoise`, whose arguments these are, and decode.
+
+        Returns:
+            uint8 (B, H, W, 3).
+        """
+        return self.decode_latents(self.denoise(conditions, joints, seeds, **options))
+
+    @torch.no_grad()
+    def denoise(
         self,
         conditions: Sequence[PoseConditions],
         joints: NDArray[np.float32],
@@ -223,8 +237,9 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         steps: int | None = None,
         guidance: float | None = None,
         on_step: Callable[[int], None] | None = None,
-    ) -> NDArray[np.uint8]:
-        """Paint a batch of poses, each from its own conditions and noise (Eq. 5 and 11).
+    ) -> Tensor:
+        """Find the latents of a batch of poses, each from its own conditions and noise (Eq. 5 and
+        11).
 
         Args:
             conditions: One a picture.
@@ -237,7 +252,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             on_step: Called with 1, 2, ... after each step; None: nobody is told.
 
         Returns:
-            uint8 (B, H, W, 3).
+            float32 (B, c, h, w).
         """
         scale = self.card.guidance if guidance is None else guidance
         pose = self._encode_poses(joints)
@@ -254,7 +269,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         latent = sample(predict, noise, self.scheduler, steps or self.card.steps, on_step)
         if kept is not None:
             latent = kept.mask * latent + (1 - kept.mask) * kept.latent
-        return self.decode_latents(latent)
+        return latent
 
     def _encode_poses(self, joints: NDArray[np.float32]) -> Tensor:
         """Draw and encode poses (B, 18, 3) in canvas pixels: (B, C, h, w)."""

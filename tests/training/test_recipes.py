@@ -8,8 +8,11 @@ import pytest
 from catalogpose.errors import UsageError
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipe_checks import check_photo_recipe, check_studio_recipe
-from catalogpose.training.recipes import FOLDER, PhotoRecipe, Recipe, load_recipe
+from catalogpose.training.recipes import FOLDER, PhotoRecipe, Recipe, TextRecipe, load_recipe
 from catalogpose.training.schedule import Schedule
+from catalogpose.training.wishes import Mix
+from catalogpose.training.words import TextCourse
+from catalogpose.truepose.model import BUNDLED
 
 PAIRS = 101_966
 """Training pairs of DeepFashion."""
@@ -35,10 +38,10 @@ def test_the_paper_s_numbers(name: str, size: tuple[int, int], batch: int, steps
 
 
 def test_every_shipped_recipe_loads() -> None:
-    """Each file is one of the two kinds."""
+    """Each file is one of the three kinds."""
     kinds = {path.stem: type(load_recipe(path.stem)) for path in FOLDER.glob("*.json")}
     assert kinds["bundled"] is Recipe
-    assert set(kinds.values()) == {Recipe, PhotoRecipe}
+    assert set(kinds.values()) == {Recipe, PhotoRecipe, TextRecipe}
 
 
 def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
@@ -51,10 +54,15 @@ def test_a_recipe_that_lacks_something_is_refused(tmp_path: Path) -> None:
         load_recipe(str(path))
 
 
-def check(recipe: Recipe | PhotoRecipe) -> None:
-    """Check a recipe of either kind."""
+def check(recipe: Recipe | PhotoRecipe | TextRecipe) -> None:
+    """Check a recipe of any kind."""
     if isinstance(recipe, PhotoRecipe):
         check_photo_recipe(recipe)
+    elif isinstance(recipe, TextRecipe):
+        course = TextCourse(recipe=recipe, start=BUNDLED, folder=Path("x"), device="cpu")
+        assert course.schedule.steps > 0
+        assert course.objective.attention_weight == 1
+        assert course.mix == Mix()
     else:
         check_studio_recipe(recipe)
 

@@ -31,6 +31,7 @@ def write_tiny_recipe(path: Path) -> None:
         recipe[section]["schedule"] = schedule
     recipe["truepose"]["start"] = schedule
     recipe["vae"].update(widths=[8, 8, 8, 8], latent_channels=4)
+    recipe["vae"]["finish"] = {"pool": 3, "schedule": schedule}
     recipe["clip"]["model"]["vision_cfg"].update(layers=1, width=32)
     recipe["clip"]["model"]["text_cfg"].update(layers=1)
     recipe["parser"]["model"].update(hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1])
@@ -65,7 +66,8 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     train_model(options, lambda name, done, total: again.append(name))
     assert not {"vae", "clip", "truepose", "parser"} & set(again)
 
-    # Another training goes on from that model: its eyes are taken over, its nets learn on.
+    # Another training goes on from that model: its eyes are taken over, its nets learn on, and the
+    # decoder learns what these predict.
     from_model = dataclasses.replace(
         options, out=tmp_path / "more", model=str(summary.model), seed=1
     )
@@ -74,8 +76,15 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     assert not {"vae", "clip", "start", "parser"} & set(trained)
     assert read_card(more.model).training["from"]["name"] == "tiny"
     before, after = (read_card(model).weights for model in (summary.model, more.model))
-    kept = {name for name in before if name.split("/")[0] in ("vae", "clip", "parser")}
+    kept = {name for name in before if name.split("/")[0] in ("clip", "parser")}
     assert kept
+    first, last = (
+        load_file(model / "vae/diffusion_pytorch_model.safetensors")
+        for model in (summary.model, more.model)
+    )
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert {name.split(".")[0] for name in moved} <= {"decoder", "post_quant_conv"}
+    assert moved
     with pytest.raises(UsageError, match="was begun with another model"):
         train_model(dataclasses.replace(from_model, model=None))
     assert all((before[name] == after[name]) == (name in kept) for name in before)
@@ -88,12 +97,13 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     )
     assert {"vae", "parser"} <= set(refined)
     assert "clip" not in refined
-    assert set(read_card(finer.model).training["seconds"]) == {"vae", "truepose", "parser"}
+    stages = {"vae", "truepose", "finish", "parser"}
+    assert set(read_card(finer.model).training["seconds"]) == stages
     started, learnt = (
         load_file(model / "vae/diffusion_pytorch_model.safetensors")
         for model in (summary.model, finer.model)
     )
-    # Two steps of AdamW at a rate of 0.001 move no weight by much more than 0.002.
+    # Four steps of AdamW at a rate of 0.001 move no weight by much more than 0.004.
     assert all(bool(((learnt[k] - started[k]).abs() < 0.01).all()) for k in started)
     assert any(bool((learnt[k] != started[k]).any()) for k in started)
 

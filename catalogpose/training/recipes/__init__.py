@@ -56,7 +56,9 @@ class Recipe:
     views: int
     """Views of each product."""
     vae: Mapping[str, Any]
-    """`widths`, `latent_channels`, `schedule`."""
+    """`widths`, `latent_channels`, `schedule`; and `finish`, the `pool` of predictions and the
+    `schedule` of the decoder's last training, on what TruePose predicts; without it there is none.
+    """
     clip: Mapping[str, Any]
     """`model` (open_clip's configuration), `schedule`."""
     parser: Mapping[str, Any]

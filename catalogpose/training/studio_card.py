@@ -1,0 +1,57 @@
+"""The card of a model that was trained in the studio."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.training.continuing import TAKEN_OVER, inherited_facts
+from catalogpose.training.recipes import Recipe
+from catalogpose.training.workshop import Workshop, logged_seconds
+from catalogpose.truepose.model import ModelCard
+
+
+def make_card(
+    recipe: Recipe, training: Mapping[str, object], licence: str = "Apache-2.0"
+) -> ModelCard:
+    """Return the model card of a recipe; its licence is ours unless it started from a model."""
+    options = recipe.truepose
+    return ModelCard(
+        name=recipe.name,
+        height=recipe.height,
+        width=recipe.width,
+        steps=options["steps"],
+        guidance=options["guidance"],
+        keypoint_table=keypoint_table_hash(load_keypoint_table()),
+        pose_style=options["pose_style"],
+        licence=licence,
+        training=training,
+    )
+
+
+def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
+    """Return what the card says of the training, of these stages; of the model to start from, what
+    its card says.
+    """
+    recipe = shop.recipe
+    spared = () if shop.start is None else set(TAKEN_OVER) - set(shop.refine)
+    trained = [name for name in stages if name not in (*spared, "assemble")]
+    schedules = {"start": recipe.truepose["start"]} | {
+        name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
+    }
+    if "finish" in recipe.vae:
+        schedules["finish"] = recipe.vae["finish"]["schedule"]
+    trained = [name for name in trained if name in schedules]
+    facts: dict[str, object] = {
+        "data": f"{recipe.products} studio products of the train split, {recipe.views} views each",
+        "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
+        "seconds": {name: logged_seconds(shop.work / name / "loss.csv") for name in trained},
+        "schedules": {name: schedules[name] for name in trained},
+        "objective": dict(recipe.truepose["objective"]),
+        "torch": torch.__version__,
+    }
+    return facts if shop.start is None else {**inherited_facts(shop.start), **facts}
