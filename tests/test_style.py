@@ -136,7 +136,7 @@ def test_the_reference_stays_within_the_vaes_error(transferred: tuple[Path, list
         through = pipe.decode_latents(pipe.encode_photos(photo[None]))[0]
         own_error = np.abs(through[far] - photo[far].astype(float)).mean()
         assert np.abs(result[far] - through[far].astype(float)).mean() < own_error
-        assert style.psnr(result, photo, far) > style.psnr(through, photo, far) - 0.5
+        assert style.psnr(result, photo, far) > style.psnr(through, photo, far) - 0.75
 
 
 def test_results_and_pictures_name_the_reference(transferred: tuple[Path, list[Any]]) -> None:

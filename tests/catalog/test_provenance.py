@@ -25,6 +25,10 @@ def make(**changes: Any) -> Provenance:
         "reference_sha256": "cd" * 32,
         "reference_regions": "skirt, upper-clothes",
         "reference_mask_sha256": "ef" * 32,
+        "prompt": "a red skirt",
+        "pose_map_sha256": "12" * 32,
+        "region_sources": '{"skirt": {"phrase": "a red skirt"}}',
+        "memory_sha256": "34" * 32,
         "source_sha256": "ab" * 32,
         "pose_digest": "cd" * 32,
         "model": "bundled",
@@ -90,8 +94,9 @@ def test_the_pixels_and_the_hash_are_right(tmp_path: Path) -> None:
 
 
 def test_we_read_what_we_write(tmp_path: Path) -> None:
-    """Numbers come back as numbers; a missing product or reference leaves no property."""
-    missing = ("product", "reference_sha256", "reference_regions", "reference_mask_sha256")
+    """Numbers come back as numbers; a missing product, reference or prompt leaves none."""
+    missing = ("product", "reference_sha256", "reference_regions", "reference_mask_sha256",
+               "prompt", "pose_map_sha256", "region_sources", "memory_sha256")  # fmt: skip
     write_picture(tmp_path / "p.png", PICTURE, make(**dict.fromkeys(missing)))
     found = read_provenance(tmp_path / "p.png")
     assert found.pop("digital_source_type").endswith("/trainedAlgorithmicMedia")

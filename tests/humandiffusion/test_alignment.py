@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,18 +91,15 @@ def test_what_was_not_trained_adds_nothing(pipe: TruePosePipeline, alignment: Al
     kept = {label: fill(label, width, by_words=False) for label in (FACE, COAT, PANTS)}
     aligned = text.condition(pose_map(), kept, everything, source)
     plain = pipe.condition(source, frozenset({FACE, COAT, PANTS}))
-    # The one stack's attention kernels differ with a mask that hides nothing, so it is taken off.
-    same = [
-        type(layer)(**{**vars(layer), "key_valid": None,
-                       "region_key": layer.region_key[:, :, :2],
-                       "region_value": layer.region_value[:, :, :2],
-                       "region_valid": layer.region_valid[:, :2]})
-        for layer in aligned.conditions.layers
-    ]  # fmt: skip
-    bare = type(aligned.conditions)(layers=same, residuals=aligned.conditions.residuals)
-    found = paint(pipe, PoseConditions(conditions=bare, fallback=False))
+    # TruePose's own conditions with all that the alignment adds: nothing, to the bit.
+    layers = [
+        replace(layer, addition=added.addition)
+        for layer, added in zip(plain.conditions.layers, aligned.conditions.layers, strict=True)
+    ]
+    added = replace(plain.conditions, layers=layers, residuals=aligned.conditions.residuals)
+    found = paint(pipe, PoseConditions(conditions=added, fallback=False))
     np.testing.assert_array_equal(found, paint(pipe, plain))
-    # As it is painted, the mask may move a rounding.
+    # As a text-driven row is painted, a mask that hides nothing may move a rounding.
     near = paint(pipe, aligned).astype(int) - paint(pipe, plain)
     assert np.abs(near).max() <= 1
 

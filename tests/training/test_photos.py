@@ -326,7 +326,7 @@ def test_flags_that_do_not_fit_are_refused(options: TrainOptions, start, tmp_pat
 def test_a_launcher_needs_what_one_process_made(
     options: TrainOptions, tmp_path: Path, monkeypatch
 ) -> None:
-    """Several processes neither prepare, each split counts, nor carry out a studio recipe."""
+    """Several processes neither prepare, each split counts, nor a whole studio recipe."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     made = options.out / "prepared" / "train" / "pairs.npy"
     with pytest.raises(UsageError, match="train and validation not prepared in"):
@@ -335,7 +335,7 @@ def test_a_launcher_needs_what_one_process_made(
     made.touch()
     with pytest.raises(UsageError, match=r"^validation not prepared in .* with --prepare"):
         train_model(options)
-    with pytest.raises(UsageError, match="small trains in one process"):
+    with pytest.raises(UsageError, match=r"several processes train start or truepose of .*small"):
         train_model(TrainOptions(out=tmp_path / "studio", device="cpu"))
     assert not (tmp_path / "studio").exists()
 
