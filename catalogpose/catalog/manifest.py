@@ -62,6 +62,11 @@ def read_extra_schema(path: Path) -> pa.Schema:
     return pa.schema([field for field in _open(path).schema if field.name not in known])
 
 
+def has_column(path: Path, name: str) -> bool:
+    """Say whether a manifest has a column."""
+    return name in _open(path).schema.names
+
+
 def check_manifest(path: Path) -> int:
     """Check everything that can be checked without opening a photo; return the number of rows.
 

@@ -86,8 +86,8 @@ def write_region_table(path: Path, table: RegionTable, facts: Mapping[str, objec
         raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def read_region_table(path: Path) -> tuple[RegionTable, dict[str, Any]]:
-    """Read what `write_region_table` wrote.
+def read_region_facts(path: Path) -> dict[str, Any]:
+    """Read what `write_region_table` noted beside a table, from the file's head alone.
 
     Raises:
         UsageError: If there is no such file, it is no table of regions, or of another vocabulary.
@@ -95,12 +95,26 @@ def read_region_table(path: Path) -> tuple[RegionTable, dict[str, Any]]:
     if not path.is_file():
         raise UsageError(f"no memory at {path}: {REMEDY}")
     try:
-        found = pq.read_table(path, memory_map=False)
-        facts = json.loads((found.schema.metadata or {}).get(b"catalogpose", b"{}"))
+        schema = pq.read_schema(path)
+        facts: dict[str, Any] = json.loads((schema.metadata or {}).get(b"catalogpose", b"{}"))
         if "schema" not in facts:
             raise ValueError("it does not say what it is")
         if facts["schema"] != SCHEMA or tuple(facts["labels"]) != LABELS:
             raise UsageError(f"{path} was made with another version's labels: {REMEDY}")
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is no memory ({first_line(error)}): {REMEDY}") from None
+    return facts
+
+
+def read_region_table(path: Path) -> tuple[RegionTable, dict[str, Any]]:
+    """Read what `write_region_table` wrote.
+
+    Raises:
+        UsageError: If there is no such file, it is no table of regions, or of another vocabulary.
+    """
+    facts = read_region_facts(path)
+    try:
+        found = pq.read_table(path, memory_map=False)
         columns = {name: found.column(name).combine_chunks() for name in found.column_names}
         vectors = columns["embedding"].flatten().to_numpy(zero_copy_only=False)
         sides = [columns[side].to_numpy() for side in ("left", "top", "right", "bottom")]

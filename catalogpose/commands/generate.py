@@ -17,13 +17,13 @@ from catalogpose import __version__
 from catalogpose.catalog.cache import default_cache_folder
 from catalogpose.catalog.files import sha256_file, sha256_json, write_atomically
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
-from catalogpose.catalog.manifest import check_manifest, read_rows
+from catalogpose.catalog.manifest import check_manifest, has_column, read_rows
 from catalogpose.commands.one_row import default_folder, settle_row, trial_manifest
 from catalogpose.config import RUNS, GenerateOptions, Progress
 from catalogpose.errors import FailureLimitError, ManifestError, UsageError
 from catalogpose.humandiffusion.wanted import check_descriptions
 from catalogpose.records import Outcome
-from catalogpose.run.describing import load_memory
+from catalogpose.run.describing import check_memory
 from catalogpose.run.devices import find_devices
 from catalogpose.run.ledger import Ledger, write_results
 from catalogpose.run.local import catch_signals, run_rows
@@ -188,7 +188,9 @@ def _check_texts(manifest: Path, memory: Path | None, model: Path) -> None:
         UsageError: If the model has no alignment, or another CLIP made the memory.
     """
     if memory is not None:
-        load_memory(memory, model)
+        check_memory(memory, model)
+    if not has_column(manifest, "prompt"):
+        return
     first, faults = check_descriptions(read_rows(manifest))
     if faults:
         raise ManifestError(faults)

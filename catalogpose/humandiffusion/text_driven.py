@@ -158,12 +158,10 @@ class TextDriven:
         table = features.vectors[:, :, 0]
         if source is None:
             nobody = worded.new_full((1, unet.config.region_count), -1)
-            found = unet.condition_alone(table, torch.cat([nobody, worded], dim=1), size)
-            layers = [
-                replace(layer, key_valid=worded.new_ones(1, layer.key.shape[2], dtype=torch.bool))
-                for layer in found.layers
-            ]
-            return Conditions(layers=layers)
+            alone: Conditions = unet.condition_alone(
+                table, torch.cat([nobody, worded], dim=1), size
+            )
+            return alone
         keeps = torch.zeros(1, len(LABELS), dtype=torch.bool, device=worded.device)
         keeps[0, list(kept)] = True
         # A region that words fill takes its place in the table; kept ones are the source's.

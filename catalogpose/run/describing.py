@@ -13,7 +13,7 @@ import numpy as np
 
 from catalogpose.catalog.canvas import fit_map
 from catalogpose.catalog.labels import read_parsing_map
-from catalogpose.catalog.region_table import read_region_table
+from catalogpose.catalog.region_table import read_region_facts, read_region_table
 from catalogpose.errors import RowError, UsageError
 from catalogpose.humandiffusion.memory import Memory, Retrieved, TextStatistics, refine, search
 from catalogpose.humandiffusion.wanted import Wanted, WishError, find_wanted
@@ -152,14 +152,20 @@ class Describer:
         return Filling(vector=answer.vector, remembered=remembered), told
 
 
-def load_memory(path: Path, folder: Path) -> Memory:
-    """Read a memory that the CLIP of a model folder made; `UsageError` where another one did."""
-    table, facts = read_region_table(path)
+def check_memory(path: Path, folder: Path) -> None:
+    """Raise UsageError unless the CLIP of a model folder made a memory; reads its head alone."""
+    facts = read_region_facts(path)
     if facts["clip"] != clip_fingerprint(folder):
         raise UsageError(
             f"{path} was made with the CLIP of {facts['model']}, not with that of {folder}: name "
             "that --model, or build it again"
         )
+
+
+def load_memory(path: Path, folder: Path) -> Memory:
+    """Read a memory that the CLIP of a model folder made; `UsageError` where another one did."""
+    check_memory(path, folder)
+    table, facts = read_region_table(path)
     texts = {
         LABEL_ID[name]: TextStatistics.from_json(values) for name, values in facts["texts"].items()
     }

@@ -268,7 +268,8 @@ class TargetNet(_SiameseNet):
             nothing = embeddings.new_zeros(len(embeddings), height * width, shape.channels)
             keys = split_heads(nothing.to(self.region_proj.weight.dtype), shape.heads)
             regions = self._region_keys(block, embeddings, chosen)
-            layers.append(LayerConditions(key=keys, value=keys, **regions))
+            every = chosen.new_ones(len(chosen), height * width, dtype=torch.bool)
+            layers.append(LayerConditions(key=keys, value=keys, key_valid=every, **regions))
         return Conditions(layers=layers)
 
     def _source_keys(
