@@ -138,7 +138,7 @@ def test_two_processes_train_truepose_together(tmp_path: Path) -> None:
     assert "several processes train start or truepose of tiny alone" in alone.stderr
     for stage in ("start", "truepose"):
         subprocess.run([*launch, *words, "--only", stage], check=True, capture_output=True)
-    subprocess.run([sys.executable, *words, "--only", "assemble"], check=True, capture_output=True)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
     assert read_card(tmp_path / "out/model").name == "tiny"
     log = (tmp_path / "out/work/truepose/loss.csv").read_text()
     assert log.splitlines()[-1].startswith("2,")
