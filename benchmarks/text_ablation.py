@@ -158,7 +158,7 @@ def run_arm(bench: Bench, arm: str, seed: int) -> None:
     text = TextDriven(bench.shop.pipe, train(bench, kind, seed))
     rows = []
     for place, row in enumerate(bench.rows):
-        picture = paint_row(bench.shop, row, text, way, place, seed)
+        picture = paint_row(bench.shop, row, text, way, seed)
         rows.append(measure_row(bench.shop, row, picture))
         tell(f"{arm}, seed {seed}", place + 1, len(bench.rows))
     write(path, bench, rows, arm, seed, started)
@@ -172,7 +172,7 @@ def measure_bounds(bench: Bench) -> None:
     pictures: dict[str, Callable[[int], Any]] = {
         "truth": lambda place: bench.rows[place].target,
         "shuffled": lambda place: bench.rows[(place + 2) % total].target,
-        "truepose": lambda place: repose_row(bench.shop, bench.rows[place], place, 0),
+        "truepose": lambda place: repose_row(bench.shop, bench.rows[place], 0),
     }
     for name, picture_of in pictures.items():
         path = bench.options.results / f"{name}-0.json"

@@ -6,13 +6,14 @@ The parts of `text_ablation.py` that know nothing of arms' files and tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from catalogpose.catalog.labels import find_regions
-from catalogpose.humandiffusion.judging import attributes_of
+from catalogpose.humandiffusion.judging import Attributes, attributes_of
 from catalogpose.humandiffusion.memory import TEMPERATURE, Memory, Retrieved, refine, search
 from catalogpose.humandiffusion.text_driven import Filling, TextDriven, blank
 from catalogpose.perception.clip import Clip
@@ -57,6 +58,8 @@ class HeldRow:
     """(18, 3)."""
     phrases: Mapping[int, str]
     """By label id: what words say."""
+    place: int
+    """Its number, which with the seed decides its noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,8 @@ class Shop:
     """Who scores."""
     judge_clip: Clip
     """The judge's CLIP."""
+    found: dict[int, dict[int, Retrieved]] = field(default_factory=dict)
+    """What the words of rows found, by their places: `retrieve` looks once."""
 
     def crop_of(self, row: int) -> tuple[Photo, tuple[int, int, int, int], str]:
         """Return a remembered region's picture, box and caption."""
@@ -85,6 +90,12 @@ class Shop:
         said = self.pictures.captions[product][view]
         caption = next(text for name, text in said.items() if GROUP_OF[name] == group)
         return self.pictures.photos[product, view], (left, top, right, bottom), caption
+
+
+@cache
+def said_of(phrase: str) -> Attributes:
+    """Return a caption's colour and pattern; the same captions come again and again."""
+    return attributes_of(phrase)
 
 
 def hold_out_rows(pictures: Pictures, clip: Clip) -> list[HeldRow]:
@@ -113,21 +124,24 @@ def hold_out_rows(pictures: Pictures, clip: Clip) -> list[HeldRow]:
             source=None if alone else pictures.photos[place, 0],
             source_labels=pictures.labels[place, 0], source_embeddings=tables[0],
             target=pictures.photos[place, 1], labels=labels, own=tables[1],
-            joints=pictures.joints[place, 1], phrases=said,
+            joints=pictures.joints[place, 1], phrases=said, place=len(rows),
         ))  # fmt: skip
     return rows
 
 
 def retrieve(shop: Shop, row: HeldRow) -> dict[int, Retrieved]:
     """Return what the words of a row find, by label id."""
+    if row.place in shop.found:
+        return shop.found[row.place]
     ids = list(row.phrases)
     queries = shop.clip.embed_texts([row.phrases[label] for label in ids])
     labels = [GROUP_OF[LABELS[label]] for label in ids]
     hits = search(shop.memory, queries, labels)
-    return {
+    shop.found[row.place] = {
         label: refine(shop.memory, query, name, *hit)
         for label, query, name, hit in zip(ids, queries, labels, hits, strict=True)
     }
+    return shop.found[row.place]
 
 
 def fill(shop: Shop, row: HeldRow, way: str, draw: np.random.Generator) -> dict[int, Filling]:
@@ -164,9 +178,9 @@ def fill(shop: Shop, row: HeldRow, way: str, draw: np.random.Generator) -> dict[
     return found
 
 
-def paint_row(shop: Shop, row: HeldRow, text: TextDriven, way: str, place: int, seed: int) -> Photo:
-    """Paint a row; `place` and `seed` decide its noise."""
-    fillings = fill(shop, row, way, np.random.default_rng([seed, place]))
+def paint_row(shop: Shop, row: HeldRow, text: TextDriven, way: str, seed: int) -> Photo:
+    """Paint a row; its place and `seed` decide its noise."""
+    fillings = fill(shop, row, way, np.random.default_rng([seed, row.place]))
     there = {int(label) for label in np.unique(row.labels) if label}
     kept: frozenset[int] = frozenset()
     source = None
@@ -182,18 +196,19 @@ def paint_row(shop: Shop, row: HeldRow, text: TextDriven, way: str, place: int, 
             nothing = np.zeros((0, len(own[label])))
             fillings[label] = Filling(vector=own[label], remembered=nothing, by_words=False)
     conditions = text.condition(row.labels, fillings, kept, source)
-    picture: Photo = shop.pipe.generate([conditions], row.joints[None], [seed * 100_000 + place])[0]
+    noise = [seed * 100_000 + row.place]
+    picture: Photo = shop.pipe.generate([conditions], row.joints[None], noise)[0]
     return picture
 
 
-def repose_row(shop: Shop, row: HeldRow, place: int, seed: int) -> Photo | None:
+def repose_row(shop: Shop, row: HeldRow, seed: int) -> Photo | None:
     """Paint a row without its words, as TruePose does; None where it has no source."""
     if row.source is None:
         return None
     shown = frozenset(int(label) for label in np.unique(row.labels) if label)
     features = shop.pipe.encode_source(row.source, row.source_labels, row.source_embeddings)
     picture: Photo = shop.pipe.generate(
-        [shop.pipe.condition(features, shown)], row.joints[None], [seed * 100_000 + place]
+        [shop.pipe.condition(features, shown)], row.joints[None], [seed * 100_000 + row.place]
     )[0]
     return picture
 
@@ -255,7 +270,7 @@ def _alike(shop: Shop, phrase: str, label: str, without: NDArray[np.int64]) -> l
     order = np.random.default_rng(0).permutation(np.arange(here.start, here.stop))
     found = []
     for row in order[:2000]:
-        said = attributes_of(shop.crop_of(int(row))[2])
+        said = said_of(shop.crop_of(int(row))[2])
         same = (said.colour, said.pattern) == (asked.colour, asked.pattern)
         if same and row not in without:
             found.append(int(row))
@@ -280,7 +295,7 @@ def retrieval_precision(shop: Shop, rows: Sequence[HeldRow]) -> dict[str, list[f
                 continue
             random = draw.integers(here.start, here.stop, len(answer.rows))
             for name, chosen in (("found", answer.rows), ("at random", random)):
-                said = [attributes_of(shop.crop_of(int(each))[2]) for each in chosen]
+                said = [said_of(shop.crop_of(int(each))[2]) for each in chosen]
                 for kind in ("colour", "pattern"):
                     wanted = getattr(asked, kind)
                     if wanted is not None:

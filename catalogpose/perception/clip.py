@@ -190,6 +190,8 @@ def make_clip(config: Mapping[str, Any], folder: Path) -> tuple[Any, Any]:
 def save_clip(model: nn.Module, folder: Path) -> None:
     """Write float16 weights beside the configuration that `make_clip` wrote."""
     state = {
-        name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()
+        # Counts, as of batches that a norm has seen, stay whole numbers.
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
     }
     save_file(state, str(folder / "open_clip_model.safetensors"))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from catalogpose.errors import UsageError, first_line
+from catalogpose.training.clip import ClipObjective
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipes import PhotoRecipe, Recipe
 from catalogpose.training.schedule import Schedule
@@ -62,6 +63,7 @@ def check_studio_recipe(recipe: Recipe) -> None:
             raise UsageError(
                 f"recipe {recipe.name}, finish: pool must be 1 or more, and the batch even"
             )
+    build(recipe.name, "clip", ClipObjective, recipe.clip.get("objective", {}))
     for section, schedule in (
         ("vae", recipe.vae["schedule"]), ("clip", recipe.clip["schedule"]),
         ("parser", recipe.parser["schedule"]), ("start", options["start"]),

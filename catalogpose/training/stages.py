@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
-from catalogpose.training.clip import train_clip
+from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
 from catalogpose.training.held_out import hold_out_pairs, predict
 from catalogpose.training.objective import Objective
@@ -90,6 +90,7 @@ def run_clip(shop: Workshop) -> None:
     train_clip(
         shop.pictures("train"),
         options["model"],
+        ClipObjective(**options.get("objective", {})),
         schedule,
         shop.work / "clip",
         shop.model / "clip",

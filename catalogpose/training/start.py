@@ -33,15 +33,26 @@ def open_path(net: nn.Module) -> None:
             nn.init.orthogonal_(conv.weight)
 
 
-def take_weights(net: nn.Module, folder: Path) -> None:
+def take_weights(net: nn.Module, folder: Path, *, but: str | None = None) -> None:
     """Give a net the weights that a part of a model folder holds, in the net's own precision.
+
+    Args:
+        net: Changed in place.
+        folder: The part's.
+        but: What the names of weights begin with that the net keeps as it has them; None: it keeps
+            none.
 
     Raises:
         UsageError: If that part is another net.
     """
     (path,) = folder.glob("*.safetensors")
+    found = load_file(path)
+    if but is not None:
+        own = net.state_dict()
+        found = {name: value for name, value in found.items() if not name.startswith(but)}
+        found |= {name: value for name, value in own.items() if name.startswith(but)}
     try:
-        net.load_state_dict(load_file(path))
+        net.load_state_dict(found)
     except RuntimeError as error:
         raise UsageError(
             f"{folder} is not the net of this recipe ({first_line(error)}): name another --model "

@@ -17,6 +17,7 @@ from catalogpose.humandiffusion.alignment import Alignment
 from catalogpose.humandiffusion.text_driven import check_fusion
 from catalogpose.perception.clip import Clip
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, train_alignment
+from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.loop import Progress
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.processes import ALONE, Team, process_count
@@ -77,6 +78,19 @@ class TextCourse:
         return build(self.recipe.name, "objective", AlignmentObjective, self.recipe.objective)
 
     @property
+    def eyes(self) -> tuple[ClipObjective, Schedule]:
+        """How a new CLIP is trained; UsageError where it is wrong."""
+        assert self.recipe.clip is not None  # else nobody asks
+        objective = build(self.recipe.name, "clip", ClipObjective, self.recipe.clip["objective"])
+        if not objective.near:
+            raise UsageError(
+                f"recipe {self.recipe.name}, clip: near must be above 0, since the model's nets "
+                "read the embeddings as they are"
+            )
+        options = {**self.recipe.clip["schedule"], "seed": self.seed}
+        return objective, build(self.recipe.name, "schedule of clip", Schedule, options)
+
+    @property
     def mix(self) -> Mix:
         """What rows ask for; UsageError where it is wrong."""
         return build(self.recipe.name, "mix", Mix, self.recipe.mix)
@@ -89,6 +103,8 @@ def run_text_course(course: TextCourse) -> None:
         UsageError: If the recipe or the start is wrong, or the folder was begun otherwise.
     """
     schedule, objective, mix = course.schedule, course.objective, course.mix
+    if course.recipe.clip is not None:
+        _ = course.eyes  # Wrong, it stops here and not after hours.
     if course.start.resolve() == course.model.resolve():
         raise UsageError(f"--model {course.start} is what this training writes: name a new --out")
     schedule.share(process_count())
@@ -110,10 +126,11 @@ def run_text_course(course: TextCourse) -> None:
         course.recipe.name, "alignment", lambda **o: Alignment.over(pipe.unet, factor, **o),
         course.recipe.alignment,
     )  # fmt: skip
-    clip = Clip.load(course.start / "clip", course.device)
     pipe.vae.to(course.device)
     with course.team.leader_first():
         pictures = _draw(course, (card.height, card.width))
+        eyes = _train_eyes(course, pictures)
+        clip = Clip.load(eyes, course.device)
         pairs = studio_pairs(pictures, pipe.vae, clip, course.work / "pairs", course.progress)
         wording = studio_wording(
             pairs, pictures.captions, clip, course.work / "wording", course.progress
@@ -136,9 +153,31 @@ def _draw(course: TextCourse, size: tuple[int, int]) -> Pictures:
     )  # fmt: skip
 
 
+def _train_eyes(course: TextCourse, pictures: Pictures) -> Path:
+    """Train the CLIP that takes the place of the model's, or read it again; return its folder."""
+    former = course.start / "clip"
+    if course.recipe.clip is None:
+        return former
+    folder = course.work / "eyes"
+    if not (folder / DONE).exists():
+        train_clip(
+            pictures, course.recipe.clip["model"], *course.eyes, course.work / "clip", folder,
+            begin=former, device=course.device, progress=course.progress,
+        )  # fmt: skip
+        write_atomically(folder / DONE, lambda file: file.write(b""))
+    return folder
+
+
 def _finish(course: TextCourse, alignment: Alignment) -> None:
-    """Put the start and the alignment into the model folder, with a card and a page of both."""
+    """Put the start, a new CLIP and the alignment into the model folder, with a card and a page of
+    all.
+    """
     shutil.copytree(course.start, course.model, dirs_exist_ok=True)
+    if course.recipe.clip is not None:
+        shutil.copytree(
+            course.work / "eyes", course.model / "clip",
+            ignore=shutil.ignore_patterns(DONE), dirs_exist_ok=True,
+        )  # fmt: skip
     alignment.half().save_pretrained(str(course.model / ALIGNMENT))
     card, recipe = read_card(course.start), course.recipe
     facts = {
@@ -151,6 +190,12 @@ def _finish(course: TextCourse, alignment: Alignment) -> None:
         "objective": dict(recipe.objective),
         "torch": torch.__version__,
     }
+    if recipe.clip is not None:
+        facts["clip"] = {
+            "objective": dict(recipe.clip["objective"]),
+            "schedule": dict(recipe.clip["schedule"]),
+            "seconds": logged_seconds(course.work / "clip" / "loss.csv"),
+        }
     card = dataclasses.replace(card, training={**card.training, "alignment": facts})
     write_model_page(course.model, write_card(course.model, card))
     write_atomically(course.work / DONE, lambda file: file.write(b""))

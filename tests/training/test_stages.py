@@ -32,7 +32,7 @@ def write_tiny_recipe(path: Path) -> None:
     recipe["truepose"]["start"] = schedule
     recipe["vae"].update(widths=[8, 8, 8, 8], latent_channels=4)
     recipe["vae"]["finish"] = {"pool": 3, "schedule": schedule}
-    recipe["clip"]["model"]["vision_cfg"].update(layers=1, width=32)
+    recipe["clip"]["model"]["vision_cfg"].update(width=8, head_width=8)
     recipe["clip"]["model"]["text_cfg"].update(layers=1)
     recipe["parser"]["model"].update(hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1])
     recipe["truepose"]["unet"].update(

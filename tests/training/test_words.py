@@ -207,13 +207,14 @@ def test_the_loss_reaches_the_alignment_alone(studio: Studio) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_recipe_gives_a_model_an_alignment(tmp_path: Path) -> None:
-    """The new folder is the old one and its alignment; the same command has nothing left to do, and
-    another start is refused.
+    """The new folder is the old one but for its alignment and its CLIP; the same command has
+    nothing left to do, and another start is refused.
     """
     values = json.loads((FOLDER / "bundled-text.json").read_text())
     values.update(products=2, views=2)
     values["alignment"].update(width=16)
     values["schedule"] = {"steps": 2, "batch": 2, "learning_rate": 0.001}
+    values["clip"]["schedule"] = values["schedule"]
     recipe = tmp_path / "text.json"
     recipe.write_text(json.dumps(values))
     options = TrainOptions(recipe=str(recipe), out=tmp_path / "out", device="cpu")
@@ -222,13 +223,20 @@ def test_a_recipe_gives_a_model_an_alignment(tmp_path: Path) -> None:
     assert "alignment" in told
     before, after = read_card(BUNDLED), read_card(summary.model)
     assert after.training["alignment"]["recipe"] == "bundled-text"
-    new = {name: value for name, value in after.weights.items() if name not in before.weights}
-    assert set(new) == {"alignment/diffusion_pytorch_model.safetensors"}
-    assert {**before.weights, **new} == dict(after.weights)
+    new = {name for name, value in after.weights.items() if before.weights.get(name) != value}
+    assert new == {
+        "alignment/diffusion_pytorch_model.safetensors", "clip/open_clip_model.safetensors"
+    }  # fmt: skip
     load_alignment(summary.model)
+    assert Clip.load(summary.model / "clip").size == (64, 64)
     told.clear()
     train_model(options, lambda name, done, total: told.append(name))
     assert told == []
+    values["clip"]["objective"]["near"] = 0
+    recipe.write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="clip: near must be above 0"):
+        train_model(options)
+    values["clip"]["objective"]["near"] = 3
     values["mix"]["own"] = 0.9
     recipe.write_text(json.dumps(values))
     with pytest.raises(UsageError, match="mix: own, retrieved and text together"):

@@ -60,7 +60,8 @@ class Recipe:
     `schedule` of the decoder's last training, on what TruePose predicts; without it there is none.
     """
     clip: Mapping[str, Any]
-    """`model` (open_clip's configuration), `schedule`."""
+    """`model` (open_clip's configuration), `objective` (see `ClipObjective`; may be left out),
+    `schedule`."""
     parser: Mapping[str, Any]
     """`model` (SegformerConfig's options), `schedule`."""
     truepose: Mapping[str, Any]
@@ -140,10 +141,15 @@ class TextRecipe:
     """What is minimised; see `AlignmentObjective`."""
     schedule: Mapping[str, Any]
     """Steps, batch and rates."""
+    clip: Mapping[str, Any] | None = None
+    """`model`, `objective` and `schedule`, as a studio recipe's, of a CLIP that takes the place of
+    the model's first, near which it stays (`near` above 0); None: the model keeps its own."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError naming a number that is out of range."""
+        """Raise ValueError naming what a section lacks or a number that is out of range."""
         _need_whole("", 1, {"products": self.products, "views": self.views})
+        if self.clip is not None:
+            _need("clip", self.clip, {"model", "objective", "schedule"})
 
 
 def load_recipe(name: str) -> Recipe | PhotoRecipe | TextRecipe:
