@@ -3,6 +3,7 @@
 python benchmarks/sheets.py studio docs/studio.jpg
 python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
 python benchmarks/sheets.py run runs/style docs/style.png --rows 4
+python benchmarks/sheets.py run runs/text docs/text.png
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ def studio_sheet(products: int, views: int) -> Image.Image:
 
 
 def run_sheet(run: Path, count: int, across: int) -> Image.Image:
-    """Return sources, references if there are any, outputs and targets of a run's first done rows,
-    one under the other and of the output's size, so many rows side by side.
+    """Return sources, references and maps if there are any, outputs and targets of a run's first
+    done rows, one under the other and of the output's size, so many rows side by side; white where
+    a row has none.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
-    columns = ["source", "reference", "output", "target"]
+    columns = ["source", "reference", "pose_map", "output", "target"]
     columns = [name for name in columns if name in rows and rows[name].notna().any()]
     with Image.open(run / rows["output"].iloc[0]) as first:
         size = (first.height, first.width)
@@ -42,6 +44,8 @@ def run_sheet(run: Path, count: int, across: int) -> Image.Image:
         for column in columns:
             line = np.full((size[0], across * size[1], 3), 255, dtype=np.uint8)
             for place, path in enumerate(rows[column].iloc[start : start + across]):
+                if pd.isna(path):
+                    continue
                 picture = np.asarray(Image.open(run / path).convert("RGB"))
                 line[:, place * size[1] : (place + 1) * size[1]] = fit_on(size, picture)
             lines.append(line)

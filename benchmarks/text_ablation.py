@@ -5,7 +5,8 @@
 trains what is missing (an alignment a kind and seed) and prints the table of
 `benchmarks/text_ablation/*.json`, a file an arm and seed. Finished arms are not run again, a killed
 training goes on from its checkpoint, `--table` only prints. MODEL is a model folder whose nets stay
-as they are; JUDGE holds another `clip` and `parser`.
+as they are; JUDGE holds another `clip` and `parser`. `--own` trains nothing: it takes the alignment
+that MODEL has, for the arms that leave out none of its levels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,19 @@ from text_rows import (
 from catalogpose.catalog.files import sha256_file, write_atomically
 from catalogpose.commands.report_judge import open_judge
 from catalogpose.humandiffusion.alignment import Alignment
-from catalogpose.humandiffusion.text_driven import TextDriven
+from catalogpose.humandiffusion.text_driven import TextDriven, load_alignment
 from catalogpose.perception.clip import Clip
 from catalogpose.quality.intervals import difference_interval, mean_interval
 from catalogpose.training.alignment import AlignmentNets, AlignmentObjective, train_alignment
-from catalogpose.training.pictures import draw_pictures
+from catalogpose.training.pairs import Pairs
+from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.recipes import TextRecipe, load_recipe
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.truepose import studio_pairs
 from catalogpose.training.wishes import Mix
 from catalogpose.training.wording import studio_memory, studio_wording
 from catalogpose.training.workshop import check_begun
-from catalogpose.truepose.model import read_card, resolve_model
+from catalogpose.truepose.model import ModelCard, read_card, resolve_model
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 HERE = Path(__file__).parent
@@ -75,59 +78,97 @@ ARMS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """All that the arms share."""
+class Lesson:
+    """What alignments are trained over, and how."""
 
-    shop: Shop
-    """What paints and judges."""
-    rows: Sequence[HeldRow]
-    """The held-out rows."""
+    pipe: TruePosePipeline
+    """The frozen model."""
+    clip: Clip
+    """Its CLIP."""
+    pictures: Pictures
+    """To learn from, and to remember."""
+    pairs: Pairs
+    """Of these pictures."""
     recipe: TextRecipe
     """How alignments are trained."""
     options: argparse.Namespace
     """What the command line said."""
 
 
-def make_bench(options: argparse.Namespace) -> Bench:
-    """Draw the held-out rows and the pictures to learn from, and load model and judge."""
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """All that the arms share."""
+
+    lesson: Lesson
+    """What gives an arm its alignment."""
+    shop: Shop
+    """What paints and judges."""
+    rows: Sequence[HeldRow]
+    """The held-out rows."""
+
+
+def open_lesson(options: argparse.Namespace) -> Lesson:
+    """Draw the pictures to learn from, look at them, and load the model."""
     folder = resolve_model(options.model)
     card = read_card(folder)
-    size = (card.height, card.width)
     recipe = load_recipe(options.recipe)
     assert isinstance(recipe, TextRecipe)
     if options.steps is not None:
         recipe = dataclasses.replace(recipe, schedule={**recipe.schedule, "steps": options.steps})
     if options.products is not None:
         recipe = dataclasses.replace(recipe, products=options.products)
-    # A try with fewer steps or rows must not pass for the real thing.
-    facts = {
-        "recipe": dataclasses.asdict(recipe),
-        "rows": options.rows,
-        "model": dict(card.weights),
-        "judge": [sha256_file(path) for path in sorted(options.judge.glob("*/*.safetensors"))],
-    }
-    for place in (options.work, options.results):
-        place.mkdir(parents=True, exist_ok=True)
-        check_begun(place / "begun.json", facts, place)
+    options.work.mkdir(parents=True, exist_ok=True)
+    check_begun(options.work / "begun.json", known_of(card, recipe), options.work)
     pipe = TruePosePipeline.from_pretrained(folder, dtype=torch.float32)
     clip = Clip.load(folder / "clip")
-    drawn = options.work / "pictures"
-    pictures = draw_pictures(drawn, "train", recipe.products, recipe.views, size, workers=1)
+    size = (card.height, card.width)
+    pictures = draw_pictures(
+        options.work / "pictures", "train", recipe.products, recipe.views, size, workers=1
+    )
     pairs = studio_pairs(pictures, pipe.vae, clip, options.work / "pairs", tell)
+    return Lesson(
+        pipe=pipe, clip=clip, pictures=pictures, pairs=pairs, recipe=recipe, options=options
+    )
+
+
+def known_of(card: ModelCard, recipe: TextRecipe) -> dict[str, object]:
+    """Return what decides the arrays that trainings and memory share."""
+    return {
+        "model": dict(card.weights), "products": recipe.products, "views": recipe.views
+    }  # fmt: skip
+
+
+def make_bench(lesson: Lesson) -> Bench:
+    """Draw the held-out rows, remember the pictures and load the judge."""
+    options, recipe, card = lesson.options, lesson.recipe, lesson.pipe.card
+    # A try with fewer steps or rows must not pass for the real thing.
+    facts = known_of(card, recipe) | {
+        "recipe": dataclasses.asdict(recipe),
+        "rows": options.rows,
+        "own": options.own,
+        "judge": [sha256_file(path) for path in sorted(options.judge.glob("*/*.safetensors"))],
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    check_begun(options.results / "begun.json", facts, options.results)
     shop = Shop(
-        pipe=pipe, clip=clip, memory=studio_memory(pairs, clip, recipe.views), pictures=pictures,
-        judge=open_judge(options.judge, folder, "cpu"),
+        pipe=lesson.pipe, clip=lesson.clip, pictures=lesson.pictures,
+        memory=studio_memory(lesson.pairs, lesson.clip, recipe.views),
+        judge=open_judge(options.judge, resolve_model(options.model), "cpu"),
         judge_clip=Clip.load(options.judge / "clip"),
     )  # fmt: skip
-    held_out = draw_pictures(drawn, "test", options.rows, 2, size, workers=1)
-    return Bench(shop=shop, rows=hold_out_rows(held_out, clip), recipe=recipe, options=options)
+    size = (card.height, card.width)
+    held_out = draw_pictures(options.work / "pictures", "test", options.rows, 2, size, workers=1)
+    return Bench(lesson=lesson, shop=shop, rows=hold_out_rows(held_out, lesson.clip))
 
 
-def train(bench: Bench, kind: str, seed: int) -> Alignment:
+def train(lesson: Lesson, kind: str, seed: int) -> Alignment:
     """Train a kind of alignment, or read it again."""
-    recipe, shop, options = bench.recipe, bench.shop, bench.options
-    pipe, pictures = shop.pipe, shop.pictures
+    recipe, options, pipe = lesson.recipe, lesson.options, lesson.pipe
+    if options.own:
+        return load_alignment(resolve_model(options.model))
     folder = options.work / f"{kind}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    check_begun(folder / "begun.json", {"recipe": dataclasses.asdict(recipe)}, folder)
     if (folder / "config.json").exists():
         found: Alignment = Alignment.from_pretrained(str(folder), use_safetensors=True)
         return found
@@ -135,12 +176,14 @@ def train(bench: Bench, kind: str, seed: int) -> Alignment:
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     made = Alignment.over(pipe.unet, factor, **recipe.alignment)
     if kind != "neither-level":
-        pairs = studio_pairs(pictures, pipe.vae, shop.clip, options.work / "pairs", tell)
-        words = studio_wording(pairs, pictures.captions, shop.clip, options.work / "wording", tell)
+        pictures = lesson.pictures
+        words = studio_wording(
+            lesson.pairs, pictures.captions, lesson.clip, options.work / "wording", tell
+        )
         photos = pictures.photos.reshape(-1, *pictures.photos.shape[2:])
         objective = AlignmentObjective(**{**recipe.objective, **TRAINED[kind]})
         train_alignment(
-            pairs, words, photos, shop.clip, pipe, AlignmentNets(made), Mix(**recipe.mix),
+            lesson.pairs, words, photos, lesson.clip, pipe, AlignmentNets(made), Mix(**recipe.mix),
             objective, Schedule(**recipe.schedule, seed=seed), folder / "work", device="cpu",
             progress=tell,
         )  # fmt: skip
@@ -150,12 +193,12 @@ def train(bench: Bench, kind: str, seed: int) -> Alignment:
 
 def run_arm(bench: Bench, arm: str, seed: int) -> None:
     """Paint and measure every held-out row with one arm, and write its file."""
-    path = bench.options.results / f"{arm}-{seed}.json"
+    path = bench.lesson.options.results / f"{arm}-{seed}.json"
     if path.exists():
         return
     started = time.monotonic()
     kind, way = ARMS[arm]
-    text = TextDriven(bench.shop.pipe, train(bench, kind, seed))
+    text = TextDriven(bench.shop.pipe, train(bench.lesson, kind, seed))
     rows = []
     for place, row in enumerate(bench.rows):
         picture = paint_row(bench.shop, row, text, way, seed)
@@ -175,7 +218,7 @@ def measure_bounds(bench: Bench) -> None:
         "truepose": lambda place: repose_row(bench.shop, bench.rows[place], 0),
     }
     for name, picture_of in pictures.items():
-        path = bench.options.results / f"{name}-0.json"
+        path = bench.lesson.options.results / f"{name}-0.json"
         if path.exists():
             continue
         started = time.monotonic()
@@ -187,7 +230,7 @@ def measure_bounds(bench: Bench) -> None:
         write(path, bench, rows, name, 0, started)
     found = retrieval_precision(bench.shop, bench.rows)
     facts = {name: [len(values), float(np.mean(values))] for name, values in found.items()}
-    path = bench.options.results / "retrieval.json"
+    path = bench.lesson.options.results / "retrieval.json"
     write_atomically(path, lambda file: file.write(json.dumps(facts, indent=1).encode()))
 
 
@@ -197,7 +240,7 @@ def write(
     """Write an arm's scores and how they came about."""
     facts = {
         "arm": arm, "seed": seed, "n": len(rows), "seconds": round(time.monotonic() - started),
-        "recipe": dataclasses.asdict(bench.recipe), "model": bench.shop.pipe.card.name,
+        "recipe": dataclasses.asdict(bench.lesson.recipe), "model": bench.shop.pipe.card.name,
         "versions": {name: version(name) for name in ("torch", "diffusers", "open_clip_torch")},
         "scores": {name: [row.get(name) for row in rows] for name in METRICS},
     }  # fmt: skip
@@ -254,16 +297,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every training")
     parser.add_argument("--products", type=int, help="to learn from")
     parser.add_argument("--rows", type=int, default=200, help="held-out products, a row each")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    parser.add_argument("--own", action="store_true", help="the model's own alignment, untrained")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--train", action="store_true", help="train what the arms need and stop")
     parser.add_argument("--table", action="store_true", help="print the table and do nothing else")
     options = parser.parse_args()
+    if options.arms is None:
+        whole = [arm for arm, (kind, _) in ARMS.items() if kind == "full"]
+        options.arms = whole if options.own else list(ARMS)
+    if options.own and any(ARMS[arm][0] != "full" for arm in options.arms):
+        parser.error("--own has no alignment for arms that leave out a level")
     if not options.table:
-        bench = make_bench(options)
+        lesson = open_lesson(options)
+        if options.train:
+            for seed, arm in product(options.seeds, options.arms):
+                train(lesson, ARMS[arm][0], seed)
+            return
+        bench = make_bench(lesson)
         measure_bounds(bench)
-        for seed in options.seeds:
-            for arm in options.arms:
-                run_arm(bench, arm, seed)
+        for seed, arm in product(options.seeds, options.arms):
+            run_arm(bench, arm, seed)
     print(as_table(options.results))
 
 

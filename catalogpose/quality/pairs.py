@@ -152,10 +152,47 @@ METRICS = (
             "like its phrase with the second one's colour and pattern than like its own phrase."
         ),
     ),
+    Metric(
+        name="retrieval_precision",
+        title="Retrieval precision",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            "Of rows whose words looked into a memory: the share of the remembered regions behind "
+            "them in which the judge sees the phrase's colour among others and its pattern among "
+            "others. Beside it: the same of the true picture's regions."
+        ),
+    ),
+    Metric(
+        name="copy_similarity",
+        title="Copy similarity",
+        unit="",
+        better="lower",
+        digits=3,
+        definition=(
+            "The judge's cosine of a worded region to the nearest of the remembered regions behind "
+            "it, the mean over regions: far above the true picture's, cloth was copied and not "
+            "only its look."
+        ),
+    ),
+    Metric(
+        name="kept_identity",
+        title="Identity of kept regions",
+        unit="",
+        better="higher",
+        digits=3,
+        definition=(
+            "Of rows with a prompt and a source: the judge's cosine of a region that was kept to "
+            "the same region of the source, each cut out by the judge's own map, the mean over the "
+            "regions that both show."
+        ),
+    ),
 )
 """Every metric of the report, in the order shown."""
 
-WORDED = ("map_agreement", "region_text", "colour_accuracy", "pattern_accuracy", "binding_error")
+WORDED = ("map_agreement", "region_text", "colour_accuracy", "pattern_accuracy", "binding_error",
+          "retrieval_precision", "copy_similarity", "kept_identity")  # fmt: skip
 """Metrics of rows with a prompt; `real_` and their name is the true picture's own value."""
 
 

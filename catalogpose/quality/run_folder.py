@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,16 @@ COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_heigh
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cloth:
+    """A region of the catalogue that informed a region of words."""
+
+    picture: str
+    """Hash of the photo's file."""
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom in pixels of the upright photo, the last two exclusive."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a text-driven row asks for."""
 
@@ -31,6 +41,10 @@ class Asked:
     """The map's label set."""
     phrases: Mapping[str, str]
     """What words said of the regions that they filled, by label name."""
+    cloth: Mapping[str, Sequence[Cloth]]
+    """What informed these regions, by label name; empty where no memory was looked into."""
+    kept: frozenset[str]
+    """Label names of the regions that the source filled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +157,20 @@ def _make_asked(folder: Path, cells: Any) -> Asked | None:
     # A manifest may bring a column of that name; the run's own then has another.
     own = text_or_none(cells.picture_region_sources) or text_or_none(cells.region_sources)
     told = json.loads(own or "{}")
-    phrases = {name: one["phrase"] for name, one in told.items() if isinstance(one, dict)}
+    worded = {name: one for name, one in told.items() if isinstance(one, dict)}
     return Asked(
         prompt=prompt,
         pose_map=folder / pose_map,
         label_set=str(cells.label_set),
-        phrases=phrases,
+        phrases={name: one["phrase"] for name, one in worded.items()},
+        cloth={name: _read_cloth(one) for name, one in worded.items()},
+        kept=frozenset(name for name, one in told.items() if one == "source"),
     )
+
+
+def _read_cloth(told: Mapping[str, Any]) -> list[Cloth]:
+    """Return what informed a region; runs of earlier versions noted neither pictures nor boxes."""
+    pictures, boxes = told.get("pictures", ()), told.get("boxes", ())
+    return [
+        Cloth(picture=picture, box=tuple(box)) for picture, box in zip(pictures, boxes, strict=True)
+    ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,30 @@ Parse = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Turns a picture uint8 (H, W, 3) into its map (H, W) in the common vocabulary."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Who looks at what text-driven rows made."""
+class Judge(Protocol):
+    """Who looks at what text-driven rows made: a parser and a CLIP that did not condition it."""
 
-    parse: Parse
-    """A parser that did not condition the pictures."""
-    score: Callable[[NDArray[np.uint8], Mapping[str, str]], Mapping[str, float | None]]
-    """Takes a picture and the phrases of its regions; returns the metrics of `WORDED` but the
-    first."""
+    def parse(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the map of a picture, as `Parse`."""
+
+    def score(
+        self, picture: NDArray[np.uint8], phrases: Mapping[str, str]
+    ) -> Mapping[str, float | None]:
+        """Return how the regions of a picture fit the phrases that they are to show, by label name:
+        `region_text`, `colour_accuracy`, `pattern_accuracy` and `binding_error`.
+        """
+
+    def compare(
+        self, picture: NDArray[np.uint8], asked: Asked, source: NDArray[np.uint8] | None
+    ) -> Mapping[str, float | None]:
+        """Return how a picture's regions compare with what informed them, and with the source that
+        they were kept from, on the picture's canvas: `copy_similarity` and `kept_identity`.
+        """
+
+    def check_cloth(self, asked: Asked, truth: NDArray[np.uint8] | None) -> float | None:
+        """Return the share of what informed a row that fits its words; with `truth` the share of
+        that picture's regions. None where nothing could be looked at.
+        """
 
 
 def score_rows(
@@ -56,11 +71,7 @@ def score_rows(
             if row.target is not None:
                 line |= _score(row.output, row.target, parse)
             if row.asked is not None:
-                output = read_photo(row.output).picture
-                line |= _score_words(row.asked, output, parse, judge)
-                if row.target is not None:
-                    real = _score_words(row.asked, fit_target(row.target, output), parse, judge)
-                    line |= {f"real_{name}": value for name, value in real.items()}
+                line |= _score_asked(row, row.asked, parse, judge)
         except RowError as error:
             line["note"] = error.message
         lines.append(line)
@@ -70,8 +81,30 @@ def score_rows(
     return table.astype(numbers | dict.fromkeys(("id", "product", "group", "note"), "string"))
 
 
+def _score_asked(
+    row: Finished, asked: Asked, parse: Parse | None, judge: Judge | None
+) -> dict[str, float | None]:
+    """Score a row with a prompt and, where it has one, its true picture too."""
+    output = read_photo(row.output).picture
+    source = None if row.source is None else fit_target(row.source, output)
+    scores = _score_words(asked, output, source, parse, judge)
+    if judge is not None:
+        scores["retrieval_precision"] = judge.check_cloth(asked, None)
+    if row.target is not None:
+        target = fit_target(row.target, output)
+        real = _score_words(asked, target, source, parse, judge)
+        if judge is not None:
+            real["retrieval_precision"] = judge.check_cloth(asked, target)
+        scores |= {f"real_{name}": value for name, value in real.items()}
+    return scores
+
+
 def _score_words(
-    asked: Asked, picture: NDArray[np.uint8], parse: Parse | None, judge: Judge | None
+    asked: Asked,
+    picture: NDArray[np.uint8],
+    source: NDArray[np.uint8] | None,
+    parse: Parse | None,
+    judge: Judge | None,
 ) -> dict[str, float | None]:
     """Score a picture against what a row asks for in words."""
     scores: dict[str, float | None] = {}
@@ -80,6 +113,7 @@ def _score_words(
         scores["map_agreement"] = map_agreement(look(picture), fit_asked(asked, picture))
     if judge is not None:
         scores |= judge.score(picture, asked.phrases)
+        scores |= judge.compare(picture, asked, source)
     return scores
 
 

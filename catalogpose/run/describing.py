@@ -147,6 +147,8 @@ class Describer:
             "phrase": asked.wanted.phrases[label],
             "gate": round(answer.gate, 4),
             "products": [] if table is None else [table.products[row] for row in answer.rows],
+            "pictures": [] if table is None else [table.pictures[row] for row in answer.rows],
+            "boxes": [] if table is None else table.boxes[answer.rows].tolist(),
             "similarities": [round(float(one), 4) for one in answer.similarities],
         }
         return Filling(vector=answer.vector, remembered=remembered), told

@@ -133,40 +133,74 @@ def train_clip(
         take_weights(model, begin, but="visual." if objective.near else None)
         former = Clip.load(begin, device) if objective.near else None
     model.to(device)
-    eyes = wrap_clip(model.eval())
-
-    def read(phrases: Sequence[str]) -> Tensor:
-        """Embed phrases (B, D)."""
-        found: Tensor = model.encode_text(tokenizer(list(phrases)).to(device), normalize=True)
-        return found.float()
+    lesson = _Lesson(
+        model=model, tokenizer=tokenizer, eyes=wrap_clip(model.eval()), former=former,
+        objective=objective, device=device,
+    )  # fmt: skip
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
-        """Match a batch of rectangles to their phrases."""
+        """Draw a batch and match it."""
         drawn = _draw_regions(pictures, schedule.batch, objective.garments, generator)
-        ids = np.unique(np.array(drawn.phrases), return_inverse=True)[1]
-        same = torch.from_numpy(ids[:, None] == ids[None, :]).float().to(device)
-        image = model.encode_image(drawn.crops(eyes).to(device), normalize=True).float()
-        text = read(drawn.phrases)
-        wrong = None
-        if objective.exchanged:
-            phrases = _exchange_words(drawn.phrases, objective.exchanged, generator)
-            there = torch.tensor([[bool(one) for one in row] for row in phrases], device=device)
-            wrong = read([one for row in phrases for one in row]).view(len(text), -1, text.shape[1])
-            wrong = wrong * there[..., None]
-        scale = model.logit_scale.exp().clamp(max=100)
-        losses = {"matching": matching_loss(image, text, same, scale, wrong)}
-        loss = losses["matching"]
-        if former is not None:
-            with torch.no_grad():
-                before = former.model.encode_image(drawn.crops(former).to(device), normalize=True)
-            losses["near"] = 1 - (image * before.float()).sum(dim=1).mean()
-            loss = loss + objective.near * losses["near"]
-        best = (image @ text.T).argmax(dim=1)
-        return {"loss": loss, **losses, "top1": same.gather(1, best[:, None]).mean()}
+        return lesson.losses(drawn, generator)
 
     fit("clip", model, loss_of, schedule, folder, device=device, progress=progress)
     save_clip(model, target)
     return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lesson:
+    """A CLIP in training, and what it learns from."""
+
+    model: Any
+    """What is trained."""
+    tokenizer: Any
+    """Its tokenizer."""
+    eyes: Clip
+    """How it sees."""
+    former: Clip | None
+    """Near whose picture embeddings it stays; None: near nobody's."""
+    objective: ClipObjective
+    """What counts how much."""
+    device: str
+    """Where it is trained."""
+
+    def losses(self, drawn: DrawnRegions, generator: torch.Generator) -> dict[str, Tensor]:
+        """Match a batch of rectangles to their phrases."""
+        ids = np.unique(np.array(drawn.phrases), return_inverse=True)[1]
+        same = torch.from_numpy(ids[:, None] == ids[None, :]).float().to(self.device)
+        crops = drawn.crops(self.eyes).to(self.device)
+        image = self.model.encode_image(crops, normalize=True).float()
+        text = self._read(drawn.phrases)
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        wrong = self._exchange(drawn.phrases, generator)
+        losses = {"matching": matching_loss(image, text, same, scale, wrong)}
+        loss = losses["matching"]
+        if self.former is not None:
+            with torch.no_grad():
+                crops = drawn.crops(self.former).to(self.device)
+                before = self.former.model.encode_image(crops, normalize=True).float()
+            losses["near"] = 1 - (image * before).sum(dim=1).mean()
+            loss = loss + self.objective.near * losses["near"]
+        best = (image @ text.T).argmax(dim=1)
+        return {"loss": loss, **losses, "top1": same.gather(1, best[:, None]).mean()}
+
+    def _read(self, phrases: Sequence[str]) -> Tensor:
+        """Embed phrases (B, D)."""
+        tokens = self.tokenizer(list(phrases)).to(self.device)
+        found: Tensor = self.model.encode_text(tokens, normalize=True)
+        return found.float()
+
+    def _exchange(self, phrases: Sequence[str], generator: torch.Generator) -> Tensor | None:
+        """Embed what each phrase might have said (B, K, D), zeros where it names nothing; None
+        where nothing is exchanged.
+        """
+        if not self.objective.exchanged:
+            return None
+        variants = _exchange_words(phrases, self.objective.exchanged, generator)
+        there = torch.tensor([[bool(one) for one in row] for row in variants], device=self.device)
+        found = self._read([one for row in variants for one in row])
+        return found.view(*there.shape, found.shape[1]) * there[..., None]
 
 
 def _draw_regions(

@@ -193,7 +193,11 @@ def test_a_judge_looks_at_what_words_made(shop: Shop, tmp_path: Path) -> None:
     """Rows with prompts are judged by a second CLIP and parser, never by those that made them; the
     true pictures' values stand beside.
     """
-    rows = [shop.worded("a", "a red coat and a blue tartan skirt") | {"target": "one.png"}]
+    wish = {"target": "one.png", "source": "two.png", "parsing": "two-map.png"}
+    rows = [
+        shop.worded("a", "a red coat and a blue tartan skirt") | {"target": "one.png"},
+        shop.worded("b", "a red coat") | wish,
+    ]
     manifest = shop.write("m.csv", *rows)
     generate_pictures(shop.options(manifest, memory=shop.memory))
     run = shop.folder / "run"
@@ -209,11 +213,16 @@ def test_a_judge_looks_at_what_words_made(shop: Shop, tmp_path: Path) -> None:
         first = next(iter(weights))
         save_file({**weights, first: weights[first] * 1.01}, path)
     report = write_report(ReportOptions(run=run, device="cpu", judge=other))
-    scores = pd.read_parquet(report.metrics).iloc[0]
+    table = pd.read_parquet(report.metrics).set_index("id")
+    scores = table.loc["a"]
     for name in ("region_text", "colour_accuracy", "pattern_accuracy", "binding_error"):
         assert 0 <= scores[name] <= 1
         assert 0 <= scores[f"real_{name}"] <= 1
-        assert report.spreads[name].n == report.real[name].n == 1
+    assert report.spreads["pattern_accuracy"].n == report.real["pattern_accuracy"].n == 1
+    # Both rows looked into the memory, and only one kept something of a source.
+    assert table["retrieval_precision"].between(0, 1).all()
+    assert report.spreads["retrieval_precision"].n == 2
+    assert pd.isna(scores["kept_identity"])
     assert "Binding error" in str(report)
     assert "; true pictures" in str(report)
 
