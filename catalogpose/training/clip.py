@@ -127,6 +127,7 @@ def train_clip(
     """
     if objective.near and begin is None:
         raise UsageError("near needs a CLIP to go on from")
+    torch.manual_seed(schedule.seed)
     model, tokenizer = make_clip(config, target)
     former: Clip | None = None
     if begin is not None:
