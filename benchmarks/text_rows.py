@@ -170,11 +170,11 @@ def fill(shop: Shop, row: HeldRow, way: str, draw: np.random.Generator) -> dict[
             here = shop.memory.rows_of(GROUP_OF[LABELS[label]])
             rows, weights = draw.integers(here.start, here.stop, len(rows)), np.ones(len(rows))
         vectors = shop.memory.regions.vectors[rows]
-        vector = answer.vector
+        vector, remembered = answer.vector, vectors[: answer.trusted]
         if way in ("random", "open"):
             vector = (weights / weights.sum()) @ vectors
-            vector = vector / np.linalg.norm(vector)
-        found[label] = Filling(vector=vector.astype(np.float32), remembered=vectors)
+            vector, remembered = vector / np.linalg.norm(vector), vectors
+        found[label] = Filling(vector=vector.astype(np.float32), remembered=remembered)
     return found
 
 

@@ -17,8 +17,8 @@ from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import EnvironmentFault, UsageError, first_line
 from catalogpose.records import LABELS
 
-SCHEMA = 1
-"""Version of the columns; it stands in every file."""
+SCHEMA = 2
+"""Version of the columns and of what is noted beside them; it stands in every file."""
 
 REMEDY = "build it again with `catalogpose memory build`"
 """What to do about a file that cannot be used."""

@@ -117,7 +117,13 @@ class Describer:
         if self._memory is None:
             nothing = np.zeros(0, dtype=np.int64)
             return [
-                Retrieved(rows=nothing, similarities=nothing.astype(np.float32), gate=0.0, vector=q)
+                Retrieved(
+                    rows=nothing,
+                    similarities=nothing.astype(np.float32),
+                    gate=0.0,
+                    vector=q,
+                    trusted=0,
+                )
                 for q in queries
             ]
         row = job.row
@@ -140,12 +146,12 @@ class Describer:
         from catalogpose.humandiffusion.text_driven import Filling
 
         table = None if self._memory is None else self._memory.regions
-        remembered = (
-            np.zeros((0, len(answer.vector))) if table is None else table.vectors[answer.rows]
-        )
+        near = answer.rows[: answer.trusted]
+        remembered = np.zeros((0, len(answer.vector))) if table is None else table.vectors[near]
         told = {
             "phrase": asked.wanted.phrases[label],
             "gate": round(answer.gate, 4),
+            "trusted": answer.trusted,
             "products": [] if table is None else [table.products[row] for row in answer.rows],
             "pictures": [] if table is None else [table.pictures[row] for row in answer.rows],
             "boxes": [] if table is None else table.boxes[answer.rows].tolist(),

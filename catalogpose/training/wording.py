@@ -19,6 +19,7 @@ from catalogpose.humandiffusion.memory import (
     NEIGHBOURS,
     SMALLEST,
     Memory,
+    bring_over,
     drop_near_copies,
     measure_texts,
     refine,
@@ -117,9 +118,9 @@ def _retrieve(
     ):
         there = np.isfinite(near)
         hit = refine(memory, query, name, rows[there], near[there])
-        alone = refine(memory, query, name, rows[:0], near[:0])
-        made.refined[picture, label], made.shifted[picture, label] = hit.vector, alone.vector
-        made.found[picture, label, : there.sum()] = hit.rows
+        made.refined[picture, label] = hit.vector
+        made.shifted[picture, label] = bring_over(memory, query, name)
+        made.found[picture, label, : hit.trusted] = hit.rows[: hit.trusted]
 
 
 def studio_memory(pairs: Pairs, clip: Clip, views: int) -> Memory:
