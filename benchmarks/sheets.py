@@ -3,7 +3,7 @@
 python benchmarks/sheets.py studio docs/studio.jpg
 python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
 python benchmarks/sheets.py run runs/style docs/style.png --rows 4
-python benchmarks/sheets.py run runs/text docs/text.png
+python benchmarks/sheets.py run runs/text docs/text.png --rows 11
 """
 
 from __future__ import annotations
