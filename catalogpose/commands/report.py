@@ -173,14 +173,8 @@ def _open_judge(run: RunFolder, folder: Path, device: str) -> Judge:
     name = run.facts.get("model_folder")
     model = None if name is None or not Path(str(name)).is_dir() else Path(str(name))
     remembered = run.facts.get("options", {}).get("memory")
-    # Without it nothing can be said of retrieval; the rest can.
     memory = None if remembered is None else Path(str(remembered))
-    return open_judge(
-        folder,
-        model,
-        find_devices(device, gpus=None, workers=1)[0].name,
-        memory if memory is not None and memory.is_file() else None,
-    )
+    return open_judge(folder, model, find_devices(device, gpus=None, workers=1)[0].name, memory)
 
 
 def _open_parser(run: RunFolder, device: str) -> tuple[Parse | None, str | None, str | None]:

@@ -143,8 +143,7 @@ def open_judge(
         folder: Holds `clip` and `parser`, as `train --only clip` and `--only parser` leave them.
         model: The folder of the model that made the pictures; None: it is not known.
         device: torch's name of one.
-        memory: What words looked into, which knows where its photos lie; None: nothing, or it is
-            gone.
+        memory: What words looked into, which knows where its photos lie; None: nothing.
 
     Raises:
         UsageError: If a part is missing, or is the very one that conditioned the pictures.

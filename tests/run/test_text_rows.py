@@ -223,6 +223,12 @@ def test_a_judge_looks_at_what_words_made(shop: Shop, tmp_path: Path) -> None:
     assert table["retrieval_precision"].between(0, 1).all()
     assert report.spreads["retrieval_precision"].n == 2
     assert pd.isna(scores["kept_identity"])
+    # What the words looked into may be gone by then: the rest is judged all the same.
+    kept = shop.memory.rename(tmp_path / "elsewhere.parquet")
+    again = write_report(ReportOptions(run=run, device="cpu", judge=other))
+    kept.rename(shop.memory)
+    assert again.spreads["retrieval_precision"].n == 0
+    assert again.spreads["region_text"] == report.spreads["region_text"]
     assert "Binding error" in str(report)
     assert "; true pictures" in str(report)
 
