@@ -90,7 +90,7 @@ def read_region_facts(path: Path) -> dict[str, Any]:
     """Read what `write_region_table` noted beside a table, from the file's head alone.
 
     Raises:
-        UsageError: If there is no such file, it is no table of regions, or of another vocabulary.
+        UsageError: If there is no such file, it is no table of regions, or one of another version.
     """
     if not path.is_file():
         raise UsageError(f"no memory at {path}: {REMEDY}")
@@ -100,7 +100,7 @@ def read_region_facts(path: Path) -> dict[str, Any]:
         if "schema" not in facts:
             raise ValueError("it does not say what it is")
         if facts["schema"] != SCHEMA or tuple(facts["labels"]) != LABELS:
-            raise UsageError(f"{path} was made with another version's labels: {REMEDY}")
+            raise UsageError(f"{path} was made by another version of catalogpose: {REMEDY}")
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is no memory ({first_line(error)}): {REMEDY}") from None
     return facts
@@ -110,7 +110,7 @@ def read_region_table(path: Path) -> tuple[RegionTable, dict[str, Any]]:
     """Read what `write_region_table` wrote.
 
     Raises:
-        UsageError: If there is no such file, it is no table of regions, or of another vocabulary.
+        UsageError: If there is no such file, it is no table of regions, or one of another version.
     """
     facts = read_region_facts(path)
     try:

@@ -160,15 +160,22 @@ def open_judge(
     from catalogpose.perception.clip import Clip
     from catalogpose.perception.parser import Parser
 
-    photos: dict[str, Path] = {}
-    if memory is not None:
-        table, _ = read_region_table(memory)
-        photos = {
-            name: Path(path) for name, path in zip(table.pictures, table.sources, strict=True)
-        }
     return ModelJudge(
-        Clip.load(folder / "clip", device), Parser.load(folder / "parser", device), photos
+        Clip.load(folder / "clip", device),
+        Parser.load(folder / "parser", device),
+        {} if memory is None else _photos_of(memory),
     )
+
+
+def _photos_of(memory: Path) -> dict[str, Path]:
+    """Return the photos that a memory was made of, by their hashes; none where it is gone or can be
+    read no more: a run's pictures can be judged without.
+    """
+    try:
+        table, _ = read_region_table(memory)
+    except UsageError:
+        return {}
+    return {name: Path(path) for name, path in zip(table.pictures, table.sources, strict=True)}
 
 
 def summarise_verdicts(verdicts: list[Verdict]) -> dict[str, float | None]:

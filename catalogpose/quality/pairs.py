@@ -159,9 +159,9 @@ METRICS = (
         better="higher",
         digits=3,
         definition=(
-            "Of rows whose words looked into a memory: the share of the remembered regions behind "
-            "them in which the judge sees the phrase's colour among others and its pattern among "
-            "others. Beside it: the same of the true picture's regions."
+            "Of rows whose words looked into a memory: the share of the remembered regions that "
+            "they found in which the judge sees the phrase's colour among others and its pattern "
+            "among others. Beside it: the same of the true picture's regions."
         ),
     ),
     Metric(
@@ -171,9 +171,9 @@ METRICS = (
         better="lower",
         digits=3,
         definition=(
-            "The judge's cosine of a worded region to the nearest of the remembered regions behind "
-            "it, the mean over regions: far above the true picture's, cloth was copied and not "
-            "only its look."
+            "The judge's cosine of a worded region to the nearest of the remembered regions that "
+            "its words found, the mean over regions: far above the true picture's, cloth was "
+            "copied and not only its look."
         ),
     ),
     Metric(

@@ -21,7 +21,7 @@ COLUMNS = ("id", "status", "output", "source", "pose", "pose_width", "pose_heigh
 
 @dataclass(frozen=True, kw_only=True)
 class Cloth:
-    """A region of the catalogue that informed a region of words."""
+    """A region of the catalogue that the words of a region found."""
 
     picture: str
     """Hash of the photo's file."""
@@ -42,7 +42,7 @@ class Asked:
     phrases: Mapping[str, str]
     """What words said of the regions that they filled, by label name."""
     cloth: Mapping[str, Sequence[Cloth]]
-    """What informed these regions, by label name; empty where no memory was looked into."""
+    """What their words found, by label name; empty where no memory was looked into."""
     kept: frozenset[str]
     """Label names of the regions that the source filled."""
 
@@ -169,7 +169,7 @@ def _make_asked(folder: Path, cells: Any) -> Asked | None:
 
 
 def _read_cloth(told: Mapping[str, Any]) -> list[Cloth]:
-    """Return what informed a region; runs of earlier versions noted neither pictures nor boxes."""
+    """Return what words found; runs of earlier versions noted neither pictures nor boxes."""
     pictures, boxes = told.get("pictures", ()), told.get("boxes", ())
     return [
         Cloth(picture=picture, box=tuple(box)) for picture, box in zip(pictures, boxes, strict=True)

@@ -86,7 +86,7 @@ def _score_asked(
 ) -> dict[str, float | None]:
     """Score a row with a prompt and, where it has one, its true picture too."""
     output = read_photo(row.output).picture
-    source = None if row.source is None else fit_target(row.source, output)
+    source = _read_source(row, asked, output) if judge is not None else None
     scores = _score_words(asked, output, source, parse, judge)
     if judge is not None:
         scores["retrieval_precision"] = judge.check_cloth(asked, None)
@@ -97,6 +97,20 @@ def _score_asked(
             real["retrieval_precision"] = judge.check_cloth(asked, target)
         scores |= {f"real_{name}": value for name, value in real.items()}
     return scores
+
+
+def _read_source(
+    row: Finished, asked: Asked, output: NDArray[np.uint8]
+) -> NDArray[np.uint8] | None:
+    """Read the source that something was kept of; None where nothing was, or where it is gone:
+    nothing but the identity of what was kept needs it.
+    """
+    if row.source is None or not asked.kept:
+        return None
+    try:
+        return fit_target(row.source, output)
+    except RowError:
+        return None
 
 
 def _score_words(

@@ -38,7 +38,8 @@ class Described:
     """Width and height of the row's map, in pixels."""
     regions: Mapping[str, object]
     """What each region of the map came from, by label: `source`, `null`, or for words a mapping:
-    `phrase`, `gate`, `products` and `similarities`, nearest first."""
+    `phrase` and `gate`; of the regions found, nearest first, `products`, `pictures`, `boxes` and
+    `similarities`; and `trusted`, how many of them, from the first, the alignment looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)

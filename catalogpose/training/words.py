@@ -105,6 +105,11 @@ def run_text_course(course: TextCourse) -> None:
     schedule, objective, mix = course.schedule, course.objective, course.mix
     if course.recipe.clip is not None:
         _ = course.eyes  # Wrong, it stops here and not after hours.
+        if process_count() > 1 and not (course.work / "eyes" / DONE).exists():
+            raise UsageError(
+                f"recipe {course.recipe.name} trains its CLIP in one process: run this without a "
+                "launcher until the alignment begins, stop it, and go on with several"
+            )
     if course.start.resolve() == course.model.resolve():
         raise UsageError(f"--model {course.start} is what this training writes: name a new --out")
     schedule.share(process_count())

@@ -25,7 +25,7 @@ from catalogpose.config import BuildMemoryOptions, GenerateOptions, ReportOption
 from catalogpose.errors import ManifestError, UsageError
 from catalogpose.humandiffusion.alignment import Alignment
 from catalogpose.records import LABEL_ID, Pose
-from catalogpose.truepose.model import BUNDLED
+from catalogpose.truepose.model import BUNDLED, read_card, write_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 COLUMNS = ("id", "source", "pose", "parsing", "label_set", "product", "prompt", "pose_map", "keep",
@@ -45,6 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if not weight.any():
                 weight.normal_(std=0.1)
     made.save_pretrained(folder / "alignment")
+    write_card(folder, read_card(folder))  # which lists the hash of every file of weights
     return folder
 
 
@@ -152,6 +153,7 @@ def test_a_mixed_manifest_runs_in_one_go_and_goes_on(shop: Shop) -> None:
     path = other / "alignment/diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     save_file({**weights, "refiner.null": weights["refiner.null"] * 2}, path)
+    write_card(other, read_card(other))
     summary = generate_pictures(replace(options, model=str(other)))
     assert (summary.already_done, summary.changed) == (2, 2)
 
@@ -274,6 +276,7 @@ def test_what_cannot_be_is_said_before_a_model_loads(shop: Shop) -> None:
     bare = shop.folder / "bare"
     shutil.copytree(shop.model, bare)
     shutil.rmtree(bare / "alignment")
+    write_card(bare, read_card(bare))
     with pytest.raises(UsageError, match=r"row 2 has a prompt, and the model .* has no alignment"):
         generate_pictures(shop.options(right, model=str(bare)))
     config = bare / "clip/open_clip_config.json"
