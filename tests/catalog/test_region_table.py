@@ -49,5 +49,5 @@ def test_what_is_no_memory_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(region_table, "LABELS", ("background", "hat", *map(str, range(20))))
     write_region_table(tmp_path / "old.parquet", make_table(), {})
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="another version's labels"):
+    with pytest.raises(UsageError, match="another version of catalogpose"):
         read_region_table(tmp_path / "old.parquet")
