@@ -205,9 +205,15 @@ def _truth_loss(
     losses = []
     for index, query in seen:
         truth, known = truths[sizes[index]]
-        attention = _attention(query, layers[index].key)
-        entropy = -(truth.repeat(times, 1, 1) * (attention + 1e-6).log()).sum(dim=-1)
         counts = (known.repeat(times, 1) & keep[:, None]).float()
+        # Few tokens of a picture have a known source; the others' attention need not be made.
+        most = max(1, int(counts.sum(dim=1).max()))
+        rows = counts.argsort(dim=1, descending=True, stable=True)[:, :most]
+        counts, wide = counts.gather(1, rows), rows[:, None, :, None]
+        asked = query.gather(2, wide.expand(-1, query.shape[1], -1, query.shape[3]))
+        wanted = truth.repeat(times, 1, 1).gather(1, rows[..., None].expand(-1, -1, truth.shape[2]))
+        attention = _attention(asked, layers[index].key)
+        entropy = -(wanted * (attention + 1e-6).log()).sum(dim=-1)
         losses.append((entropy * counts).sum() / counts.sum().clamp(min=1))
     return _mean_of(losses, keep)
 

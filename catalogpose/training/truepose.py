@@ -24,7 +24,7 @@ from catalogpose.training.pairs import PairBatch, Pairs, open_pairs, pairs_of_vi
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.schedule import place_of, visited
 from catalogpose.truepose.blocks import FUSIONS, SourceBlock
-from catalogpose.truepose.conditions import LayerConditions
+from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.regions import selected_labels
 from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
@@ -169,23 +169,43 @@ class TruePoseNets(nn.Module):
         # Weights in bfloat16 take no float32 input; for float32 weights nothing happens here.
         dtype = self.unet.dtype
         sources, noisy, pose = batch.sources.to(dtype), noisy.to(dtype), pose.to(dtype)
-        layers = self.source_unet(sources)
-        if len(sources) < len(batch):
-            layers = [layer.taken(batch.source_of) for layer in layers]
-        labels = batch.labels
-        known = batch.known.gather(1, labels.flatten(1)).view_as(labels)
-        count = self.unet.config.region_count
-        chosen = choose_regions(layers, labels * known, len(LABELS), count)
-        mask = batch.shown.gather(1, labels.flatten(1)).view_as(labels)
-        # A pose that shows no region of the source sees the whole person, as in the pipeline.
-        mask = mask | (~mask.flatten(1).any(dim=1)[:, None, None] & (labels > 0))
-        conditions = self.unet.condition(layers, mask, batch.embeddings, chosen)
+        conditions = self._look(batch, self.source_unet(sources))
         times = len(noisy) // len(batch)
         features = self.pose_encoder(pose).repeat(times, 1, 1, 1)
         seen: list[tuple[int, Tensor]] = []
         shared = conditions.repeated(times).dropped(keep).watched(seen if watch else None)
         predicted: Tensor = self.unet(noisy, timestep, features, shared)
         return predicted, seen, shared.layers
+
+    def _look(self, batch: PairBatch, layers: Sequence[SourceLayer]) -> Conditions:
+        """Return C of a batch's B pairs from what SourceNet gave of its sources.
+
+        Where pairs share sources, those that see the same regions of one share Eq. 6 to 9 too.
+        """
+        labels = batch.labels
+        shown = batch.shown.gather(1, labels.flatten(1)).view_as(labels)
+        # A pose that shows no region of the source sees the whole person, as in the pipeline.
+        mask = shown | (~shown.flatten(1).any(dim=1)[:, None, None] & (labels > 0))
+        shares = len(batch.sources) < len(batch)
+        rows, look_of = _distinct(batch.source_of, mask) if shares else (batch.source_of,) * 2
+        layers = [layer.taken(batch.source_of[rows]) for layer in layers] if shares else layers
+        labels, mask, embeddings = labels[rows], mask[rows], batch.embeddings[rows]
+        known = batch.known[rows].gather(1, labels.flatten(1)).view_as(labels)
+        count = self.unet.config.region_count
+        chosen = choose_regions(layers, labels * known, len(LABELS), count)
+        conditions = self.unet.condition(layers, mask, embeddings, chosen)
+        return conditions.taken(look_of) if shares else conditions
+
+
+def _distinct(source_of: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row of each distinct pair of source (B,) and mask (B, H, W), and which of
+    these each row is like: (D,) and (B,), int64.
+    """
+    looks = torch.cat([source_of[:, None], mask.flatten(1).long()], dim=1)
+    _, look_of = torch.unique(looks, dim=0, return_inverse=True)
+    rows = torch.arange(len(look_of), device=look_of.device)
+    first = torch.full_like(rows, len(rows)).scatter_reduce(0, look_of, rows, "amin")
+    return first[: int(look_of.max()) + 1], look_of
 
 
 def start_from(nets: TruePoseNets, start: TruePoseNets) -> None:

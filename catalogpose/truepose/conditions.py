@@ -111,6 +111,13 @@ class LayerConditions:
             addition=None if self.addition is None else self.addition.dropped(keep),
         )
 
+    def taken(self, rows: Tensor) -> LayerConditions:
+        """Return these rows, int64 (B',), of conditions without an addition, one of them as often
+        as it is named.
+        """
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: part[rows] for name, part in parts.items()})
+
     @classmethod
     def joined(cls, layers: Sequence[LayerConditions]) -> LayerConditions:
         """Join conditions of the same layer along the batch."""
@@ -159,6 +166,10 @@ class Conditions:
         parts = [c.residuals for c in conditions if c.residuals is not None]
         residuals = Residuals.joined(parts) if parts else None
         return cls(layers=layers, unconditional=unconditional, residuals=residuals)
+
+    def taken(self, rows: Tensor) -> Conditions:
+        """Return these rows, int64 (B',), of conditions of sources alone."""
+        return replace(self, layers=[layer.taken(rows) for layer in self.layers])
 
     def repeated(self, times: int) -> Conditions:
         """Repeat the batch, so that several noisy latents share what one source gave."""

@@ -1,6 +1,7 @@
 """Pairs of one source share what SourceNet sees of it, and nothing but time changes."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ UNET = {
 
 
 def make_batch(draw: torch.Generator) -> PairBatch:
-    """Return four pairs of two sources, in mixed order."""
+    """Return four pairs of two sources, in mixed order; the last two see the same regions."""
     sources, source_of = torch.randn(2, 4, 4, 3, generator=draw), torch.tensor([1, 0, 1, 1])
     labels = torch.randint(len(LABELS), (2, 32, 24), generator=draw)[source_of]
-    some = torch.rand(4, len(LABELS), generator=draw) < 0.5
+    some = (torch.rand(3, len(LABELS), generator=draw) < 0.5)[[0, 1, 2, 2]]
     return PairBatch(
         sources=sources,
         source_of=source_of,
@@ -67,3 +68,23 @@ def test_shared_sources_give_the_same_picture_and_gradients(fusion: str) -> None
     for name, gradient in found[0][1].items():
         assert torch.allclose(gradient, found[1][1][name], atol=1e-6), name
     assert any(name.startswith("source_unet") for name in found[0][1])
+
+
+def test_the_same_look_at_a_source_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eq. 6 to 9 are computed for three looks where two of four pairs see the same regions."""
+    draw = torch.Generator().manual_seed(0)
+    nets = TruePoseNets(UNET, {"widths": [4, 4, 4], "in_channels": 3}, 6)
+    looks: list[int] = []
+    condition = nets.unet.condition
+
+    def count(layers: Any, mask: torch.Tensor, *others: Any) -> Any:
+        """Note how many looks are computed."""
+        looks.append(len(mask))
+        return condition(layers, mask, *others)
+
+    monkeypatch.setattr(nets.unet, "condition", count)
+    batch = make_batch(draw)
+    noisy, pose = torch.randn(4, 4, 4, 3, generator=draw), torch.rand(4, 3, 32, 24, generator=draw)
+    with torch.no_grad():
+        nets(batch, noisy, torch.tensor([500] * 4), pose, torch.ones(4, dtype=torch.bool))
+    assert looks == [3]
