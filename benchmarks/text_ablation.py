@@ -118,7 +118,7 @@ def open_lesson(options: argparse.Namespace) -> Lesson:
     if options.products is not None:
         recipe = dataclasses.replace(recipe, products=options.products)
     options.work.mkdir(parents=True, exist_ok=True)
-    check_begun(options.work / "begun.json", known_of(card, recipe), options.work)
+    check_begun(options.work / "begun.json", known_of(card, recipe), options.work, "--work")
     pipe = TruePosePipeline.from_pretrained(folder, dtype=torch.float32)
     clip = Clip.load(folder / "clip")
     size = (card.height, card.width)
@@ -149,7 +149,7 @@ def make_bench(lesson: Lesson) -> Bench:
         "judge": [sha256_file(path) for path in sorted(options.judge.glob("*/*.safetensors"))],
     }
     options.results.mkdir(parents=True, exist_ok=True)
-    check_begun(options.results / "begun.json", facts, options.results)
+    check_begun(options.results / "begun.json", facts, options.results, "--results")
     shop = Shop(
         pipe=lesson.pipe, clip=lesson.clip, pictures=lesson.pictures,
         memory=studio_memory(lesson.pairs, lesson.clip, recipe.views),

@@ -1,6 +1,7 @@
 """Text-driven rows on the bundled model: the sample manifest, as a user would run it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "--cache", folder / "cache")  # fmt: skip
     assert built.returncode == 0, built.stderr
     words = ["--manifest", MANIFEST, "--cache", folder / "cache", "--out", folder / "run"]
-    words += ["--memory", memory]
+    words += ["--memory", os.path.relpath(memory)]
     done = run("generate", *words)
     assert done.returncode == 0, done.stderr
     assert f"{ROWS} done" in done.stdout
@@ -123,3 +124,10 @@ def test_results_say_whose_cloth_informed_a_region(painted: Path) -> None:
     assert {"skirt", "upper-clothes"} <= set(told)
     assert "studio-2000060" not in rows.loc["words-60", "region_sources"]
     assert "studio-20000" in rows.loc["words-60", "region_sources"]
+
+
+def test_a_run_names_its_memory_from_anywhere(painted: Path) -> None:
+    """However it was typed, a report from another folder finds it."""
+    named = Path(json.loads((painted / "run.json").read_text())["options"]["memory"])
+    assert named.is_absolute()
+    assert named.is_file()

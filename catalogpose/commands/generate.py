@@ -217,6 +217,9 @@ def _write_run_card(task: _Task, manifest: Path) -> None:
         "steps": task.steps,
         "guidance": task.guidance,
     }
+    if task.options.memory is not None:
+        # A report may be asked for from another folder.
+        options["memory"] = task.options.memory.resolve()
     card = {
         "schema": RUN_SCHEMA,
         "version": __version__,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,12 @@ from catalogpose.quality.intervals import INTERVAL
 from catalogpose.quality.page import Page, Tile, format_number, render_page
 from catalogpose.quality.pairs import METRICS, WORDED
 from catalogpose.quality.run_folder import Finished, RunFolder, newest_run, read_run
-from catalogpose.quality.scoring import Judge, Parse, score_rows
+from catalogpose.quality.scoring import Parse, score_rows
 from catalogpose.quality.summary import Spread, histogram, spread, worst_first
 from catalogpose.run.devices import find_devices
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a report without a judge needs none
+    from catalogpose.commands.report_judge import ModelJudge
 
 SCHEMA_VERSION = 1
 """Of `summary.json`; it grows when a key changes its meaning or goes."""
@@ -162,11 +165,11 @@ def _find(
         spreads=spreads,
         real=real,
         label_set=label_set,
-        notes=_notes(counts, scores, label_set, trouble),
+        notes=[*_notes(counts, scores, label_set, trouble), *_notes_of(judge)],
     )
 
 
-def _open_judge(run: RunFolder, folder: Path, device: str) -> Judge:
+def _open_judge(run: RunFolder, folder: Path, device: str) -> ModelJudge:
     """Load who judges rows with prompts, unless it is the model that made them."""
     from catalogpose.commands.report_judge import open_judge
 
@@ -218,6 +221,17 @@ def _notes(
     if counts["pending"]:
         notes.append(f"Rows still pending: {counts['pending']}; the run has not ended.")
     return tuple(notes)
+
+
+def _notes_of(judge: ModelJudge | None) -> list[str]:
+    """Say what a judge could not look at; None: nobody judged."""
+    gone, asked = (0, 0) if judge is None else judge.cloth_gone()
+    if not gone:
+        return []
+    return [
+        f"Photos of the memory that are gone or not known: those of {gone} of {asked} regions that "
+        "words found; they count in no precision of retrieval and no nearness to a copy."
+    ]
 
 
 def _summary(findings: _Findings) -> dict[str, Any]:

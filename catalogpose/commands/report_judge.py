@@ -90,6 +90,12 @@ class ModelJudge:
             ]
         return _mean(fits)
 
+    def cloth_gone(self) -> tuple[int, int]:
+        """Return of how many regions of the catalogue the photos are gone, and how many there are,
+        among those that rows have asked for.
+        """
+        return sum(one is None for one in self._cloth.values()), len(self._cloth)
+
     def _look(self, picture: Picture) -> tuple[Picture, Mapping[int, NDArray[np.float32]]]:
         """Return a picture's map and the embeddings of its regions by group, looking once at a
         picture that is asked for again and again.

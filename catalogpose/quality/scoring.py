@@ -68,10 +68,8 @@ def score_rows(
         line: dict[str, object] = {"id": row.id, "product": row.product, "group": row.group}
         line |= dict.fromkeys(names, None) | {"note": None}
         try:
-            if row.target is not None:
-                line |= _score(row.output, row.target, parse)
-            if row.asked is not None:
-                line |= _score_asked(row, row.asked, parse, judge)
+            if row.target is not None or row.asked is not None:
+                line |= _score(row, None if parse is None else _once(parse), judge)
         except RowError as error:
             line["note"] = error.message
         lines.append(line)
@@ -81,17 +79,49 @@ def score_rows(
     return table.astype(numbers | dict.fromkeys(("id", "product", "group", "note"), "string"))
 
 
+def _once(parse: Parse) -> Parse:
+    """Parse each picture of a row once, however many scores ask for its map."""
+    seen: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+
+    def look(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the picture's map."""
+        for known, labels in seen:
+            if known is picture:
+                return labels
+        seen.append((picture, parse(picture)))
+        return seen[-1][1]
+
+    return look
+
+
+def _score(row: Finished, parse: Parse | None, judge: Judge | None) -> dict[str, float | None]:
+    """Score a row's output against its true picture and its words, where it has them."""
+    output = read_photo(row.output).picture
+    target = None if row.target is None else fit_target(row.target, output)
+    scores: dict[str, float | None] = {}
+    if target is not None:
+        scores |= score_pair(
+            output, target, *((None, None) if parse is None else (parse(output), parse(target)))
+        )
+    if row.asked is not None:
+        scores |= _score_asked(row, row.asked, output, target, parse, judge)
+    return scores
+
+
 def _score_asked(
-    row: Finished, asked: Asked, parse: Parse | None, judge: Judge | None
+    row: Finished,
+    asked: Asked,
+    output: NDArray[np.uint8],
+    target: NDArray[np.uint8] | None,
+    parse: Parse | None,
+    judge: Judge | None,
 ) -> dict[str, float | None]:
     """Score a row with a prompt and, where it has one, its true picture too."""
-    output = read_photo(row.output).picture
     source = _read_source(row, asked, output) if judge is not None else None
     scores = _score_words(asked, output, source, parse, judge)
     if judge is not None:
         scores["retrieval_precision"] = judge.check_cloth(asked, None)
-    if row.target is not None:
-        target = fit_target(row.target, output)
+    if target is not None:
         real = _score_words(asked, target, source, parse, judge)
         if judge is not None:
             real["retrieval_precision"] = judge.check_cloth(asked, target)
@@ -129,15 +159,6 @@ def _score_words(
         scores |= judge.score(picture, asked.phrases)
         scores |= judge.compare(picture, asked, source)
     return scores
-
-
-def _score(output_path: Path, target_path: Path, parse: Parse | None) -> dict[str, float | None]:
-    """Score one output against its target on the output's canvas; RowError if one is unreadable."""
-    output = read_photo(output_path).picture
-    target = fit_target(target_path, output)
-    if parse is None:
-        return score_pair(output, target, None, None)
-    return score_pair(output, target, parse(output), parse(target))
 
 
 def fit_asked(asked: Asked, output: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -96,7 +96,7 @@ class _Run:
         self.lesson, self.adam = accelerator.prepare(_Lesson(net, loss_of), adam)
         # A frozen weight is its own average, so that checkpoints list the same ones in any case.
         self.average = (
-            [_wide(p).clone() if p.requires_grad else p.detach() for p in net.parameters()]
+            [_wide(t).clone() if moves else t.detach() for t, moves in _state_of(net)]
             if schedule.average
             else []
         )
@@ -169,18 +169,18 @@ class _Run:
             # A young average follows fast, so that the random start is forgotten.
             keep = min(self.schedule.average, self.step / (self.step + 10))
             pairs = [
-                (mean, _wide(p))
-                for mean, p in zip(self.average, self.net.parameters(), strict=True)
-                if p.requires_grad
+                (mean, _wide(tensor))
+                for mean, (tensor, moves) in zip(self.average, _state_of(self.net), strict=True)
+                if moves
             ]
             averages, current = map(list, zip(*pairs, strict=True))
             torch._foreach_lerp_(averages, current, 1 - keep)
 
     @torch.no_grad()
     def install_average(self) -> None:
-        """Put the averaged weights into the net."""
-        for parameter, mean in zip(self.net.parameters(), self.average, strict=False):
-            parameter.copy_(mean)
+        """Put the averaged weights, and the statistics that belong to them, into the net."""
+        for (tensor, _), mean in zip(_state_of(self.net), self.average, strict=False):
+            tensor.copy_(mean)
 
     @torch.no_grad()
     def measure(self, check: Check | None, report: Report) -> None:
@@ -192,15 +192,28 @@ class _Run:
         due = self.step == self.schedule.steps or self.step % check.every == 0
         if not due or report.last_measured() == self.step:
             return
-        trained = [p for p in self.net.parameters() if p.requires_grad] if self.average else []
+        trained = [t for t, moves in _state_of(self.net) if moves] if self.average else []
         current = [p.detach().cpu().clone() for p in trained]
         self.install_average()
         self.net.eval()
         with needing_memory("a check beside the training", "go on without --validation"):
             report.measured(self.step, check.measure(self.step))
-        for parameter, value in zip(trained, current, strict=True):
-            parameter.copy_(value)
+        for tensor, value in zip(trained, current, strict=True):
+            tensor.copy_(value)
         self.net.train()
+
+
+def _state_of(net: nn.Module) -> list[tuple[Tensor, bool]]:
+    """Return what is averaged and whether training moves it: weights, and behind them the
+    statistics of batch norms, which belong to the weights that they were gathered under.
+    """
+    norms = [
+        module for module in net.modules() if isinstance(module, nn.modules.batchnorm._NormBase)
+    ]
+    statistics = [t for norm in norms for t in (norm.running_mean, norm.running_var)]
+    return [(p, p.requires_grad) for p in net.parameters()] + [
+        (t, True) for t in statistics if t is not None
+    ]
 
 
 def _wide(parameter: Tensor) -> Tensor:

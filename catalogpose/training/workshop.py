@@ -92,8 +92,16 @@ class Workshop:
         write_atomically(self.work / "times.json", lambda file: file.write(text.encode()))
 
 
-def check_begun(path: Path, facts: Mapping[str, object], folder: Path) -> None:
+def check_begun(
+    path: Path, facts: Mapping[str, object], folder: Path, option: str = "--out"
+) -> None:
     """Note in a JSON file what decides a training; a training that goes on must have the same.
+
+    Args:
+        path: The file.
+        facts: What decides it, by name.
+        folder: Where it goes on, for the error.
+        option: The command line's, which named the folder.
 
     Raises:
         UsageError: If `folder` was begun with other facts; it names those that differ.
@@ -107,7 +115,7 @@ def check_begun(path: Path, facts: Mapping[str, object], folder: Path) -> None:
     changed = [key for key in plain if plain[key] != before.get(key)]
     if changed:
         raise UsageError(
-            f"{folder} was begun with another {' and '.join(changed)}: name a new --out"
+            f"{folder} was begun with another {' and '.join(changed)}: name a new {option}"
         )
 
 

@@ -85,7 +85,9 @@ def test_retrieval_is_checked_against_the_words(shop: SimpleNamespace) -> None:
     """Of a red and a green coat one fits; a photo that is gone does not count; beside it stands
     what the judge says of the true picture's own coat.
     """
+    assert shop.judge.cloth_gone() == (0, 0)
     assert shop.judge.check_cloth(asked(), None) == 0.5
+    assert shop.judge.cloth_gone() == (1, 3)
     assert shop.judge.check_cloth(asked(), paint("red", "blue")) == 1
     assert shop.judge.check_cloth(asked(), paint("blue", "blue")) == 0
     assert shop.judge.check_cloth(asked(cloth={}), None) is None

@@ -137,6 +137,33 @@ def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
     assert not torch.equal(averaged.weight, last.weight)
 
 
+def test_batch_norms_keep_the_averages_of_their_statistics(tmp_path: Path) -> None:
+    """What is kept evaluates like its averaged weights did on average, also when resumed."""
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    met: list[Tensor] = []
+
+    def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
+        """Feed batches whose mean grows with every step."""
+        met.append(net[0].running_mean.clone())
+        batch = len(met) + torch.randn(16, 3, generator=generator)
+        return {"loss": net(batch).square().mean()}
+
+    schedule = Schedule(steps=4, batch=16, learning_rate=0.01, warmup=1, average=0.5)
+    fit("test", net, loss_of, schedule, tmp_path)
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    # After each step the average keeps step / (step + 10) of itself, at most half.
+    expected = torch.zeros(3)
+    for step, mean in enumerate([*met[1:], last["net"]["0.running_mean"]], start=1):
+        keep = min(0.5, step / (step + 10))
+        expected = keep * expected + (1 - keep) * mean
+    assert torch.allclose(net[0].running_mean, expected, atol=1e-5)
+    assert not torch.allclose(net[0].running_mean, last["net"]["0.running_mean"])
+    resumed = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    fit("test", resumed, loss_of, schedule, tmp_path)
+    assert torch.equal(resumed[0].running_mean, net[0].running_mean)
+    assert torch.equal(resumed[0].running_var, net[0].running_var)
+
+
 def test_training_lowers_the_loss_and_logs_it(tmp_path: Path) -> None:
     """The loss falls, and its log has a line for every twentieth step."""
     losses = train(make_net(), tmp_path, Schedule(steps=60, batch=16, learning_rate=0.1, warmup=1))
