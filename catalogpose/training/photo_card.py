@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
+from catalogpose.training.card import make_card
 from catalogpose.training.companions import choose_companions
 from catalogpose.training.course import Course
 from catalogpose.training.prepare import PhotoPairs
@@ -26,23 +26,13 @@ LIBRARIES = ("catalogpose", "torch", "diffusers", "accelerate", "transformers", 
 
 def make_photo_card(course: Course, data: PhotoPairs, training: Mapping[str, Any]) -> ModelCard:
     """Return the model card of a recipe for photos."""
-    recipe, options = course.recipe, course.recipe.truepose
-    return ModelCard(
-        name=recipe.name,
-        height=recipe.height,
-        width=recipe.width,
-        steps=options["steps"],
-        guidance=options["guidance"],
-        keypoint_table=keypoint_table_hash(load_keypoint_table()),
-        pose_style=options["pose_style"],
-        licence=course.licence or "",
-        training={
-            **_data_facts(course, data),
-            "manifest_sha256": course.manifests["train"],
-            **_start_facts(course),
-            **training,
-        },
-    )
+    facts = {
+        **_data_facts(course, data),
+        "manifest_sha256": course.manifests["train"],
+        **_start_facts(course),
+        **training,
+    }
+    return make_card(course.recipe, facts, course.licence or "")
 
 
 def _data_facts(course: Course, data: PhotoPairs) -> dict[str, object]:

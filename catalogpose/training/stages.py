@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
+from catalogpose.training.card import make_card
 from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
 from catalogpose.training.held_out import hold_out_pairs, predict
@@ -26,7 +27,7 @@ from catalogpose.training.previews import make_preview
 from catalogpose.training.processes import process_count
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.start import take_weights
-from catalogpose.training.studio_card import make_card, training_facts
+from catalogpose.training.studio_card import training_facts
 from catalogpose.training.truepose import (
     TruePoseNets,
     start_from,

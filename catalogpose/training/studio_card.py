@@ -1,36 +1,15 @@
-"""The card of a model that was trained in the studio."""
+"""What the card of a model that was trained in the studio says of its training."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
 from catalogpose.training.continuing import TAKEN_OVER, inherited_facts
-from catalogpose.training.recipes import Recipe
 from catalogpose.training.workshop import Workshop, logged_seconds
-from catalogpose.truepose.model import ModelCard
-
-
-def make_card(
-    recipe: Recipe, training: Mapping[str, object], licence: str = "Apache-2.0"
-) -> ModelCard:
-    """Return the model card of a recipe; its licence is ours unless it started from a model."""
-    options = recipe.truepose
-    return ModelCard(
-        name=recipe.name,
-        height=recipe.height,
-        width=recipe.width,
-        steps=options["steps"],
-        guidance=options["guidance"],
-        keypoint_table=keypoint_table_hash(load_keypoint_table()),
-        pose_style=options["pose_style"],
-        licence=licence,
-        training=training,
-    )
 
 
 def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
