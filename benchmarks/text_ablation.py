@@ -173,8 +173,7 @@ def train(lesson: Lesson, kind: str, seed: int) -> Alignment:
         found: Alignment = Alignment.from_pretrained(str(folder), use_safetensors=True)
         return found
     torch.manual_seed(seed)
-    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-    made = Alignment.over(pipe.unet, factor, **recipe.alignment)
+    made = Alignment.over(pipe.unet, pipe.pose_encoder.factor, **recipe.alignment)
     if kind != "neither-level":
         pictures = lesson.pictures
         words = studio_wording(

@@ -29,7 +29,9 @@ CHROMA_WEIGHT = 3.0
 
 
 def make_vae(widths: tuple[int, ...], latent_channels: int) -> AutoencoderKL:
-    """Build an `AutoencoderKL` with factor 8 (four levels) and random weights."""
+    """Build an `AutoencoderKL` with random weights; each level behind the first halves the sides,
+    so that three levels have factor 4, four 8.
+    """
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(widths),
         up_block_types=["UpDecoderBlock2D"] * len(widths),

@@ -125,7 +125,7 @@ def run_text_course(course: TextCourse) -> None:
     if (course.work / DONE).exists():
         return
     pipe = TruePosePipeline.from_pretrained(course.start, dtype=torch.float32)
-    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    factor = pipe.pose_encoder.factor
     torch.manual_seed(course.seed)
     made = build(
         course.recipe.name, "alignment", lambda **o: Alignment.over(pipe.unet, factor, **o),

@@ -4,6 +4,7 @@ section 4.4).
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -125,6 +126,11 @@ class PoseEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers i
         if self.out.bias is None:
             raise AssertionError("the last convolution has a bias")
         nn.init.zeros_(self.out.bias)
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a latent's side."""
+        return math.prod(self.config.strides)
 
     def forward(self, pose: Tensor) -> Tensor:
         """Turn pose pictures (B, in_channels, H, W) into features (B, out_channels, h, w), whose

@@ -25,11 +25,17 @@ def pipe() -> TruePosePipeline:
     return TruePosePipeline.from_pretrained(BUNDLED)
 
 
+def latent_size(pipe: TruePosePipeline) -> tuple[int, int]:
+    """Return height and width of its latents."""
+    return pipe.card.height // pipe.pose_encoder.factor, pipe.card.width // pipe.pose_encoder.factor
+
+
 @pytest.fixture
 def alignment(pipe: TruePosePipeline) -> Alignment:
     """Return an untrained alignment over it."""
     torch.manual_seed(0)
-    return Alignment.over(pipe.unet, factor=8, width=32, per_region=2, style_channels=4)
+    factor = pipe.pose_encoder.factor
+    return Alignment.over(pipe.unet, factor, width=32, per_region=2, style_channels=4)
 
 
 @pytest.fixture
@@ -160,7 +166,7 @@ def test_rows_share_a_batch(pipe: TruePosePipeline, woken: Alignment) -> None:
         assert np.abs(both[place] - alone[0]).max() <= 1
 
 
-def test_dropped_rows_see_the_map_alone(woken: Alignment) -> None:
+def test_dropped_rows_see_the_map_alone(pipe: TruePosePipeline, woken: Alignment) -> None:
     """Without features both levels fall back to the nulls, as guidance's other half does."""
     masks = region_masks(torch.from_numpy(pose_map()[None].astype(np.int64)), len(LABELS))
     width = woken.config.clip_width
@@ -176,8 +182,9 @@ def test_dropped_rows_see_the_map_alone(woken: Alignment) -> None:
     for found, expected in zip(residuals.without_c, woken.draw(nothing, masks), strict=True):
         torch.testing.assert_close(found, expected)
     assert not torch.allclose(residuals.with_c[0], residuals.without_c[0])
-    hidden = torch.randn(1, 176, woken.attentions[0].norm.normalized_shape[0])
-    block = woken.align(features, masks, (16, 11))[0]
+    size = latent_size(pipe)
+    hidden = torch.randn(1, size[0] * size[1], woken.attentions[0].norm.normalized_shape[0])
+    block = woken.align(features, masks, size)[0]
     assert block(hidden).any()
     assert not block.dropped(torch.tensor([False]))(hidden).any()
 
@@ -242,16 +249,16 @@ def test_one_training_step_reaches_every_weight(
     features = RegionFeatures(vectors=vectors, valid=valid)
     optimiser = torch.optim.AdamW(alignment.parameters(), lr=1e-2)
     pipe.unet.requires_grad_(False)
-    nobody = torch.full((1, 2), -1)
+    nobody, size = torch.full((1, 2), -1), latent_size(pipe)
 
     def loss() -> Tensor:
-        found = pipe.unet.condition_alone(vectors[:, :, 0], nobody, (16, 11))
-        blocks = alignment.align(features, masks, (16, 11))
+        found = pipe.unet.condition_alone(vectors[:, :, 0], nobody, size)
+        blocks = alignment.align(features, masks, size)
         layers = [type(layer)(**{**vars(layer), "addition": block})
                   for layer, block in zip(found.layers, blocks, strict=True)]  # fmt: skip
         conditions = type(found)(layers=layers, residuals=alignment.residuals(features, masks))
-        latent = torch.ones(1, 16, 16, 11)
-        pose = torch.zeros(1, 96, 16, 11)
+        latent = torch.ones(1, pipe.unet.config.in_channels, *size)
+        pose = torch.zeros(1, pipe.unet.config.block_out_channels[0], *size)
         out: Tensor = pipe.unet(latent, torch.tensor(500), pose, conditions)
         return out.square().mean()
 

@@ -39,7 +39,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(BUNDLED, folder)
     torch.manual_seed(0)
     pipe = TruePosePipeline.from_pretrained(BUNDLED)
-    made = Alignment.over(pipe.unet, factor=8, width=32, per_region=2, adapter_depth=1)
+    factor = pipe.pose_encoder.factor
+    made = Alignment.over(pipe.unet, factor, width=32, per_region=2, adapter_depth=1)
     with torch.no_grad():
         for weight in made.parameters():
             if not weight.any():

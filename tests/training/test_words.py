@@ -71,8 +71,9 @@ class Studio:
         """Return a small untrained alignment."""
         torch.manual_seed(0)
         return Alignment.over(
-            self.pipe.unet, factor=8, width=16, per_region=1, style_channels=2, adapter_depth=1
-        )
+            self.pipe.unet, factor=self.pipe.pose_encoder.factor, width=16, per_region=1,
+            style_channels=2, adapter_depth=1,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
