@@ -19,7 +19,8 @@ class PairBatch:
     """B pairs of S sources as tensors, on the CPU until they are sent elsewhere."""
 
     sources: Tensor
-    """Latents of the sources, float32 (S, c, h, w); S is B unless pairs share them."""
+    """Latents of the sources, float32 (S, c, h, w); S is B, in the pairs' order, unless pairs
+    share them."""
     source_of: Tensor
     """int64 (B,): which of `sources` a pair has."""
     target: Tensor
@@ -81,10 +82,12 @@ class Pairs:
         return len(self.pairs)
 
     def take(self, indices: Sequence[int], *, share: bool = False) -> PairBatch:
-        """Read the pairs with these numbers; with `share` each distinct source's latent once."""
+        """Read the pairs with these numbers; with `share` each distinct source's latent once, where
+        there are fewer of them than pairs.
+        """
         source, target = self.pairs[np.asarray(indices)].T
         distinct, source_of = source, np.arange(len(source))
-        if share:
+        if share and len(np.unique(source)) < len(source):
             distinct, source_of = np.unique(source, return_inverse=True)
 
         def load(array: NDArray[np.generic], rows: NDArray[np.int32]) -> Tensor:

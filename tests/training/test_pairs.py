@@ -64,3 +64,14 @@ def test_a_source_of_several_pairs_is_there_once() -> None:
     assert batch.sources.shape == (2, 2, 4, 3)
     found = batch.sources[batch.source_of].float().mean(dim=(1, 2, 3))
     assert found.tolist() == pairs.pairs[[7, 0, 6, 1, 7], 0].tolist()
+
+
+def test_sources_that_nobody_shares_stay_in_the_pairs_order() -> None:
+    """Asked to share, pairs of different sources keep each its own, whichever comes first."""
+    pairs = make_pairs()
+    places = [7, 0]
+    assert pairs.pairs[7, 0] > pairs.pairs[0, 0]
+    batch = pairs.take(places, share=True)
+    assert batch.source_of.tolist() == [0, 1]
+    found = batch.sources.float().mean(dim=(1, 2, 3))
+    assert found.tolist() == pairs.pairs[places, 0].tolist()
