@@ -33,8 +33,10 @@ from catalogpose.training.schedule import draw_generator, visited
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
 from catalogpose.truepose.regions import selected_labels
 
-CLIP_WIDTH = 96
-"""D of the bundled CLIP."""
+
+def clip_width(recipe: Recipe) -> int:
+    """Return D of the recipe's CLIP."""
+    return int(recipe.clip["model"]["embed_dim"])
 
 
 def make_pairs(recipe: Recipe, folder: Path, products: int) -> Pairs:
@@ -53,7 +55,7 @@ def make_pairs(recipe: Recipe, folder: Path, products: int) -> Pairs:
         joints=joints,
         shown=np.array([[label in one for label in range(len(LABELS))] for one in seen]),
         known=np.array([[(one == label).any() for label in range(len(LABELS))] for one in labels]),
-        embeddings=rng.standard_normal((count, len(LABELS), CLIP_WIDTH)).astype(np.float16),
+        embeddings=rng.standard_normal((count, len(LABELS), clip_width(recipe))).astype(np.float16),
         pairs=pairs_of_views(products, recipe.views),
         surface=drawn.surface.reshape(count, *drawn.surface.shape[2:]),
     )
@@ -67,7 +69,7 @@ def make_nets(recipe: Recipe) -> truepose.TruePoseNets:
     }  # fmt: skip
     pose = {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
     torch.manual_seed(0)
-    nets = truepose.TruePoseNets(unet, pose, CLIP_WIDTH, options["fusion"])
+    nets = truepose.TruePoseNets(unet, pose, clip_width(recipe), options["fusion"])
     nets.unet.warm_fusion()
     return nets
 

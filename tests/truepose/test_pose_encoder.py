@@ -208,3 +208,11 @@ def test_the_bones_join_every_joint_once():
     for _ in LIMBS:
         reached |= {b for a, b in LIMBS if a in reached} | {a for a, b in LIMBS if b in reached}
     assert reached == set(range(18))
+
+
+@pytest.mark.parametrize(("strides", "factor"), [((2, 2, 2), 8), ((2, 2, 1), 4)])
+def test_an_encoder_knows_the_side_of_a_latent(strides: tuple[int, int, int], factor: int) -> None:
+    """Its factor is that by which its features are smaller than the picture."""
+    encoder = PoseEncoder(strides=strides)
+    assert encoder.factor == factor
+    assert encoder(torch.zeros(1, 3, 32, 16)).shape[2:] == (32 // factor, 16 // factor)
