@@ -44,10 +44,10 @@ from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.studio import SPLITS, draw_view
+from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.objective import Objective, denoising_loss
 from catalogpose.training.pairs import PairBatch, Pairs
 from catalogpose.training.recipes import load_recipe
-from catalogpose.training.truepose import TruePoseNets
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
 from catalogpose.truepose.regions import selected_labels
 

@@ -21,7 +21,8 @@ from catalogpose.records import LABELS
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.model import ALIGNMENT
-from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
+from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.prepared import PoseConditions, SourceFeatures
 from catalogpose.truepose.regions import selection_mask
 from catalogpose.truepose.siamese import TargetNet
 
@@ -81,9 +82,12 @@ class TextDriven:
         """
         left = {label: vector for label, vector in embeddings.items() if label in kept}
         seen = np.where(np.isin(labels, list(kept)), labels, np.uint8(0))
-        features = self._pipe.encode_source(blank(photo, labels, kept), seen, left)
+        blanked = blank(photo, labels, kept)
+        features = self._pipe.encode_source(blanked, seen, left)
         whole = torch.from_numpy(labels.astype(np.int64))[None]
-        return replace(features, labels=whole.to(features.labels.device))
+        # What is blanked is carried too, as grey: else what is kept would lie all over the person.
+        carried = self._pipe.embed_photo(blanked, labels)
+        return replace(features, labels=whole.to(features.labels.device), photo=carried)
 
     @torch.no_grad()
     def condition(
@@ -117,7 +121,9 @@ class TextDriven:
         ]
         residuals = self._alignment.residuals(features, masks)
         return PoseConditions(
-            conditions=replace(conditions, layers=layers, residuals=residuals), fallback=False
+            conditions=replace(conditions, layers=layers, residuals=residuals),
+            fallback=False,
+            photo=None if source is None else source.photo,
         )
 
     @property

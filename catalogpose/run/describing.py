@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must 
     from catalogpose.humandiffusion.text_driven import Filling, TextDriven
     from catalogpose.run.memory import Source
     from catalogpose.run.perceive import Perception
-    from catalogpose.truepose.pipeline import PoseConditions
+    from catalogpose.truepose.prepared import PoseConditions
 
 
 @dataclass(frozen=True, kw_only=True)

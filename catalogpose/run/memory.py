@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must 
 
     from catalogpose.humandiffusion.text_driven import TextDriven
     from catalogpose.run.perceive import Perception, Seen
-    from catalogpose.truepose.pipeline import PoseConditions, SourceFeatures, TruePosePipeline
+    from catalogpose.truepose.pipeline import TruePosePipeline
+    from catalogpose.truepose.prepared import PoseConditions, SourceFeatures
 
 SOURCES_KEPT = 8
 """Sources whose features stay in memory; the rows of one source usually follow each other."""

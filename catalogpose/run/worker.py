@@ -30,7 +30,7 @@ from catalogpose.run.process import IMAGES, WorkerSettings, failed_outcome
 
 if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must not need it
     from catalogpose.humandiffusion.text_driven import TextDriven
-    from catalogpose.truepose.pipeline import KeptReference, PoseConditions
+    from catalogpose.truepose.prepared import KeptReference, PoseConditions
 
 SOFTWARE = ("catalogpose", "torch", "diffusers")
 """Distributions whose versions each picture names."""

@@ -24,14 +24,14 @@ from catalogpose.perception.parser import Parser
 from catalogpose.quality.intervals import Interval, difference_interval, mean_interval
 from catalogpose.training.held_out import HeldOut, paint, score
 from catalogpose.training.loop import Progress, Schedule
+from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
-from catalogpose.training.truepose import TruePoseNets, start_from, train_truepose
+from catalogpose.training.truepose import start_from, train_truepose
 from catalogpose.training.vae import rebuild
 from catalogpose.training.workshop import logged_seconds
 from catalogpose.truepose.blocks import FUSIONS
 from catalogpose.truepose.model import ModelCard
-from catalogpose.truepose.pipeline import TruePosePipeline
 
 START_SEED = 1_000_003
 """Seed of the common start, which no arm has: an arm shall not meet the start's batches again."""
@@ -251,9 +251,7 @@ def measure(
     """Paint the held-out pairs and return every metric's value a pair, and `mse`, of 8-bit RGB."""
     plan, held_out = bench.plan, bench.held_out
     nets.eval()
-    pipe = TruePosePipeline(
-        nets.unet, nets.source_unet, nets.pose_encoder, bench.vae.eval(), scheduler
-    )
+    pipe = nets.pipeline(bench.vae.eval(), scheduler)
     height, width = held_out.labels.shape[1:]
     pipe.card = ModelCard(
         name="ablation",

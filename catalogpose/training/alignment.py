@@ -39,6 +39,7 @@ from catalogpose.training.wording import Wording
 from catalogpose.truepose.conditions import Conditions, Residuals
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import draw_pose
+from catalogpose.truepose.prepared import SourcePhoto
 from catalogpose.truepose.regions import level_sizes
 from catalogpose.truepose.siamese import choose_regions
 
@@ -116,8 +117,9 @@ def train_alignment(
         **options: Of `fit`.
     """
     pipe.to(device)
-    for net in (pipe.unet, pipe.source_unet, pipe.pose_encoder, pipe.vae):
-        net.requires_grad_(False).eval()
+    for net in pipe.components.values():
+        if isinstance(net, nn.Module):
+            net.requires_grad_(False).eval()
     nets.to(device)
     schedule = schedule.over(len(pairs))
     share = schedule.share(lanes)
@@ -189,8 +191,11 @@ def alignment_loss(
     conditions = _condition(wishes, photos, pipe)
     conditions = _align(conditions, wishes, masks, nets.alignment, objective, keep, seen)
     height, width = wishes.pairs.labels.shape[1:]
-    pose = pipe.pose_encoder(draw_pose(wishes.pairs.joints, height, width, pipe.card.pose_style))
-    predicted = pipe.unet(noisy, timestep, pose, conditions)
+    drawn = draw_pose(wishes.pairs.joints, height, width, pipe.card.pose_style)
+    if pipe.matcher is not None:
+        carried = pipe.carry(_blanked_photos(wishes, photos, pipe, keep), drawn)
+        conditions = replace(conditions, carried=carried)
+    predicted = pipe.unet(noisy, timestep, pipe.pose_encoder(drawn), conditions)
     wanted = prediction_target(pipe.scheduler, clean, noise, timestep)
     losses = {"denoising": (predicted.float() - wanted).square().mean()}
     loss = losses["denoising"]
@@ -214,11 +219,7 @@ def _condition(wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline
     first = torch.from_numpy(np.unique(rows.cpu().numpy(), return_index=True)[1]).to(rows.device)
     labels = pairs.labels[first]
     kept = wishes.kept.gather(1, labels.flatten(1)).view_as(labels)
-    blanked = [
-        blank(photo, own.cpu().numpy(), np.flatnonzero(keep.cpu().numpy()))
-        for photo, own, keep in zip(photos, labels, wishes.kept, strict=True)
-    ]
-    layers = pipe.source_unet(pipe.encode_photos(np.stack(blanked)))
+    layers = pipe.source_unet(pipe.encode_photos(_blank_all(photos, labels, wishes.kept)))
     known = pairs.known[first].gather(1, labels.flatten(1)).view_as(labels)
     count = pipe.unet.config.region_count
     chosen = choose_regions(layers, labels * known * kept, len(LABELS), count)
@@ -246,6 +247,33 @@ def _condition(wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline
         for layer in found.layers
     ]
     return Conditions(layers=silent)
+
+
+def _blank_all(photos: NDArray[np.uint8], labels: Tensor, kept: Tensor) -> NDArray[np.uint8]:
+    """Blank what is not kept, bool (S, L), of photos (S, H, W, 3) with their maps (S, H, W)."""
+    return np.stack(
+        [
+            blank(photo, own.cpu().numpy(), np.flatnonzero(keep.cpu().numpy()))
+            for photo, own, keep in zip(photos, labels, kept, strict=True)
+        ]
+    )
+
+
+def _blanked_photos(
+    wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline, keep: Tensor
+) -> list[SourcePhoto | None]:
+    """Return what the pipeline's matcher carries in each row: of rows that have a source and keep C
+    their blanked photo; None: nothing.
+    """
+    rows = wishes.pairs.source_of.tolist()
+    labels = dict(zip(rows, wishes.pairs.labels, strict=True))
+    maps = torch.stack([labels[place] for place in range(len(photos))])
+    blanked = _blank_all(photos, maps, wishes.kept)
+    seen = [
+        pipe.embed_photo(photo, own.cpu().numpy()) for photo, own in zip(blanked, maps, strict=True)
+    ]
+    there = (wishes.has_source[wishes.pairs.source_of] & keep).tolist()
+    return [seen[place] if used else None for place, used in zip(rows, there, strict=True)]
 
 
 def _align(

@@ -16,7 +16,7 @@ from catalogpose.truepose.model import read_card
 EYES = ("vae", "clip", "parser")
 """The parts that are copied from a model to start from, or trained on."""
 
-TAKEN_OVER = (*EYES, "start")
+TAKEN_OVER = (*EYES, "start", "matcher")
 """The stages that a model to start from spares."""
 
 INHERITED = ("data_licence", "companions", "base_model", "datasets")
@@ -37,6 +37,7 @@ def check_start(recipe: Recipe, start: Path) -> None:
         "pose_style": card.pose_style,
         "fusion": _read(start / "unet/config.json").get("fusion"),
         "latent_channels": _read(start / "vae/config.json").get("latent_channels"),
+        "matcher": (start / "matcher").is_dir(),
         **_read(start / "scheduler/scheduler_config.json"),
     }
     wanted = {
@@ -44,6 +45,7 @@ def check_start(recipe: Recipe, start: Path) -> None:
         "pose_style": options["pose_style"],
         "fusion": options["fusion"],
         "latent_channels": recipe.vae["latent_channels"],
+        "matcher": "matcher" in options,
         **options["scheduler"],
     }
     for name, value in wanted.items():
@@ -60,7 +62,7 @@ def take_over(shop: Workshop, start: Path) -> None:
     """
     for name in TAKEN_OVER:
         if name not in (*shop.times, *shop.refine):
-            if name != "start":
+            if (start / name).is_dir():
                 shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
             shop.note_time(name, 0.0)
 

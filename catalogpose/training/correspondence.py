@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +25,58 @@ def sample_surface(surface: NDArray[np.uint8], height: int, width: int) -> NDArr
     return sampled
 
 
+class Matches(NamedTuple):
+    """Which points of a source show what the points of a target show; n points of each target, m of
+    each source, filled up with background to those of the fullest picture.
+    """
+
+    weights: Tensor
+    """Float32 (B, n, m), over the source's points: rows sum to 1, also where nothing is known."""
+    known: Tensor
+    """bool (B, n): whether a target's point is real and the source shows it."""
+    looks: Tensor
+    """int64 (B, n): the token that a target's point lies in."""
+    places: Tensor
+    """int64 (B, m): the token that a source's point lies in."""
+    real: Tensor
+    """bool (B, m): whether a source's point is no background."""
+
+
+@torch.no_grad()
+def true_matches(
+    source: Tensor,
+    target: Tensor,
+    size: tuple[int, int],
+    *,
+    tolerance: float = 40.0,
+    softness: float = 12.0,
+) -> Matches:
+    """Return which points of sources show what each point of the targets shows.
+
+    A point of the target looks at the points of the source that show the same part, with weights
+    exp(-d^2 / (2 softness^2)) that are normed to 1, where d is the distance of their surface
+    values: along the part, and around it as the chord of a circle of length 256.
+
+    Args:
+        source: Integers (B, h, w, 3), surfaces as in `studio.Picture` at the middles of h x w
+            cells; as fine as the tokens or, better, finer.
+        target: Like `source`, of other views of the same products.
+        size: Height and width of both pictures in tokens. A point belongs to the token it lies in.
+        tolerance: A target point is known where d to the nearest source point is at most this, in
+            units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
+        softness: Standard deviation of the weights in the same units, above 0.
+    """
+    points, looks, seen = _shown(target, size)
+    others, places, real = _shown(source, size)
+    # Half precision would mistake neighbours for each other.
+    with torch.autocast(source.device.type, enabled=False):
+        code = tolerance + FAR * softness
+        queries, keys = (_embed(p, code) / softness for p in (points, others))
+        logits = _negative_half_distance(queries, keys)
+        near = logits.amax(-1) >= -0.5 * (tolerance / softness) ** 2
+        return Matches(logits.softmax(-1), near & seen, looks, places, real)
+
+
 @torch.no_grad()
 def true_attention(
     source: Tensor,
@@ -35,19 +89,15 @@ def true_attention(
 ) -> tuple[Tensor, Tensor]:
     """Return which source tokens show the skin or cloth of each target token.
 
-    A point of the target looks at the points of the source that show the same part, with weights
-    exp(-d^2 / (2 softness^2)) that are normed to 1, where d is the distance of their surface
-    values: along the part, and around it as the chord of a circle of length 256. A target token
-    has the mean of its known points' weights, summed within each source token.
+    A target token has the mean of its known points' weights in `true_matches`, whose arguments
+    these are, summed within each source token.
 
     Args:
-        source: Integers (B, h, w, 3), surfaces as in `studio.Picture` at the middles of h x w
-            cells; as fine as the tokens or, better, finer.
-        target: Like `source`, of other views of the same products.
-        size: Height and width of both pictures in tokens. A point belongs to the token it lies in.
-        tolerance: A target point is known where d to the nearest source point is at most this, in
-            units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
-        softness: Standard deviation of the weights in the same units, above 0.
+        source: Surfaces of the sources.
+        target: Surfaces of the targets.
+        size: Height and width of both pictures in tokens.
+        tolerance: How far a known point may be.
+        softness: How soft the weights are.
         share: A target token is known where at least this share of its points is, 0..1.
 
     Returns:
@@ -56,17 +106,11 @@ def true_attention(
         (B, N): False where the target token shows background, or what the source does not show.
     """
     tokens = size[0] * size[1]
-    points, looks, seen = _shown(target, size)
-    others, places, _ = _shown(source, size)
-    # Half precision would mistake neighbours for each other.
+    found = true_matches(source, target, size, tolerance=tolerance, softness=softness)
     with torch.autocast(source.device.type, enabled=False):
-        code = tolerance + FAR * softness
-        queries, keys = (_embed(p, code) / softness for p in (points, others))
-        logits = _negative_half_distance(queries, keys)
-        near = logits.amax(-1) >= -0.5 * (tolerance / softness) ** 2
-        into = _spread((near & seen).float(), looks, tokens)
-        out = _spread(torch.ones_like(places, dtype=torch.float32), places, tokens)
-        truth = (into @ logits.softmax(-1)) @ out.transpose(1, 2)
+        into = _spread(found.known.float(), found.looks, tokens)
+        out = _spread(torch.ones_like(found.places, dtype=torch.float32), found.places, tokens)
+        truth = (into @ found.weights) @ out.transpose(1, 2)
     count = into.sum(-1)
     per_token = torch.bincount(_token_of(target, size), minlength=tokens)
     known = (count > 0) & (count >= share * per_token)

@@ -14,9 +14,9 @@ from diffusers.utils import logging as diffusers_logging
 
 from catalogpose.catalog.files import sha256_file
 from catalogpose.errors import UsageError, first_line
-from catalogpose.training.truepose import TruePoseNets
+from catalogpose.training.nets import TruePoseNets
 from catalogpose.truepose.model import CARD_NAME, read_card
-from catalogpose.truepose.parts import NETS
+from catalogpose.truepose.parts import MATCHER, NETS
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
@@ -69,6 +69,11 @@ def check_start(start: str, style: str) -> None:
             another pose style.
     """
     if is_own_model(start):
+        if (Path(start) / MATCHER).is_dir():
+            raise UsageError(
+                f"{start} carries photos over by a matcher, which recipes for photos do not train: "
+                "start from a model without one"
+            )
         drawn = read_card(Path(start)).pose_style
         if drawn != style:
             raise UsageError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogpose.catalog.files import write_atomically
+from catalogpose.pixels import to_floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class PairBatch:
     """uint8 (B, h', w', 3), see `Pairs.surface`; None where nobody knows it."""
     target_surface: Tensor | None
     """uint8 (B, h', w', 3), see `Pairs.surface`; None where nobody knows it."""
+    photos: Tensor | None = None
+    """The sources, float32 (S, 3, H, W) in -1..1; None: no matcher asks for them."""
 
     def __len__(self) -> int:
         """Return the number of pairs, B."""
@@ -76,6 +79,9 @@ class Pairs:
     surface: NDArray[np.uint8] | None = None
     """(N, h', w', 3): part, u and v of the surface that each cell's middle shows, from the studio;
     None: photos, whose surfaces nobody knows."""
+    photos: NDArray[np.uint8] | None = None
+    """(N, H, W, 3), never written: the pictures themselves, for nets with a matcher; None: others
+    ask for latents alone."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -107,6 +113,9 @@ class Pairs:
             joints=load(self.joints, target),
             source_surface=None if surface is None else load(surface, source),
             target_surface=None if surface is None else load(surface, target),
+            photos=(
+                None if self.photos is None else torch.from_numpy(to_floats(self.photos[distinct]))
+            ),
         )
 
 
@@ -147,5 +156,5 @@ def open_pairs(folder: Path) -> Pairs:
 
 def _names() -> list[str]:
     """Return the names of all arrays, `pairs` last."""
-    names = [field.name for field in fields(Pairs) if field.name != "pairs"]
+    names = [field.name for field in fields(Pairs) if field.name not in ("pairs", "photos")]
     return [*names, "pairs"]

@@ -108,9 +108,7 @@ def run_course(
     recipe, options = course.recipe, course.recipe.truepose
     origin = _open_origin(course, accelerator)
     vae = read_vae(course.start)
-    pipe = TruePosePipeline(
-        origin.nets.unet, origin.nets.source_unet, origin.nets.pose_encoder, vae, origin.scheduler
-    )
+    pipe = origin.nets.pipeline(vae, origin.scheduler)
     pipe.card = make_photo_card(course, data, {})
     check = None
     if held_out is not None and accelerator.is_main_process:

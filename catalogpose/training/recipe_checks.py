@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from catalogpose.errors import UsageError, first_line
 from catalogpose.training.clip import ClipObjective
+from catalogpose.training.nets import make_matcher
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipes import PhotoRecipe, Recipe
 from catalogpose.training.schedule import Schedule
@@ -55,6 +56,8 @@ def check_studio_recipe(recipe: Recipe) -> None:
         raise UsageError(
             f"recipe {recipe.name}, pose: strides must multiply to {factor}, the VAE's factor"
         )
+    if "matcher" in options:
+        _check_matcher(recipe, factor)
     finish = recipe.vae.get("finish")
     if finish is not None:
         _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
@@ -70,6 +73,26 @@ def check_studio_recipe(recipe: Recipe) -> None:
         ("truepose", options["schedule"]),
     ):  # fmt: skip
         build(recipe.name, f"schedule of {section}", Schedule, schedule)
+
+
+def _check_matcher(recipe: Recipe, factor: int) -> None:
+    """Raise UsageError where no matcher can be made of what a recipe says."""
+    options = recipe.truepose
+    _need_known(recipe.name, "matcher", options["matcher"], {"model", "schedule"})
+    section = {"model": {}, "schedule": {}, **options["matcher"]}
+    build(recipe.name, "schedule of matcher", Schedule, section["schedule"])
+    if options["fusion"] == "none" or recipe.views < 2:
+        raise UsageError(f"recipe {recipe.name}: a matcher needs a source and two views or more")
+    matcher = build(recipe.name, "model of matcher", make_matcher, {"truepose": options})
+    stride = matcher.config.stride
+    if stride < 2 or stride % 2 or recipe.height % stride or recipe.width % stride:
+        raise UsageError(
+            f"recipe {recipe.name}, matcher: stride must be even and divide height and width"
+        )
+    if matcher.encoder.factor != factor:
+        raise UsageError(
+            f"recipe {recipe.name}, matcher: strides must multiply to {factor}, the VAE's factor"
+        )
 
 
 def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:

@@ -20,6 +20,8 @@ from catalogpose.training.card import make_card
 from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
 from catalogpose.training.held_out import hold_out_pairs, predict
+from catalogpose.training.matcher import train_matcher
+from catalogpose.training.nets import PARTS, TruePoseNets, make_matcher, read_matcher, read_nets
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
@@ -29,30 +31,29 @@ from catalogpose.training.schedule import Schedule
 from catalogpose.training.start import take_weights
 from catalogpose.training.studio_card import training_facts
 from catalogpose.training.truepose import (
-    TruePoseNets,
     start_from,
     studio_pairs,
     train_truepose,
 )
 from catalogpose.training.vae import make_vae, train_decoder, train_vae
 from catalogpose.training.workshop import Workshop, check_begun
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.model_page import write_model_page
-from catalogpose.truepose.pipeline import TruePosePipeline
-from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
-from catalogpose.truepose.siamese import SourceNet, TargetNet
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
 
-STAGES = ("vae", "clip", "start", "truepose", "finish", "parser", "assemble")
+STAGES = ("vae", "clip", "start", "matcher", "truepose", "finish", "parser", "assemble")
 """In the order in which they run."""
 
-TOGETHER = ("start", "truepose")
+TOGETHER = ("start", "matcher", "truepose")
 """Those that several processes train together, on several GPUs or cores."""
 
 NEEDS = {
     "vae": (),
     "clip": (),
     "start": ("vae", "clip"),
-    "truepose": ("vae", "clip", "start"),
+    "matcher": (),
+    "truepose": ("vae", "clip", "start", "matcher"),
     "finish": ("vae", "clip", "truepose"),
     "parser": (),
     "assemble": ("vae", "clip", "truepose", "finish", "parser"),
@@ -118,10 +119,14 @@ def run_parser(shop: Workshop) -> None:
 
 
 def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
-    """Prepare the pairs of a split with the trained VAE and CLIP."""
+    """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos."""
     folder = shop.work / f"pairs-{split}"
     with shop.team.leader_first():
-        return studio_pairs(shop.pictures(split), vae, clip, folder, shop.progress)
+        pictures = shop.pictures(split)
+        pairs = studio_pairs(pictures, vae, clip, folder, shop.progress)
+    if "matcher" not in shop.recipe.truepose:
+        return pairs
+    return dataclasses.replace(pairs, photos=_flat(pictures.photos))
 
 
 def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
@@ -131,7 +136,9 @@ def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
     return vae, Clip.load(shop.model / "clip", shop.device)
 
 
-def _make_nets(shop: Workshop, fusion: str, clip_width: int) -> TruePoseNets:
+def _make_nets(
+    shop: Workshop, fusion: str, clip_width: int, matcher: Matcher | None = None
+) -> TruePoseNets:
     """Build nets of the recipe with random weights that the seed decides."""
     recipe, options = shop.recipe, shop.recipe.truepose
     channels = recipe.vae["latent_channels"]
@@ -142,7 +149,30 @@ def _make_nets(shop: Workshop, fusion: str, clip_width: int) -> TruePoseNets:
         "sample_size": None,
     }
     torch.manual_seed(shop.seed)
-    return TruePoseNets(unet, _pose_options(options), clip_width, fusion)
+    return TruePoseNets(unet, _pose_options(options), clip_width, fusion, matcher)
+
+
+def run_matcher(shop: Workshop) -> None:
+    """Train the matcher and write `matcher/` in float16; nothing where the recipe has none."""
+    options = shop.recipe.truepose
+    if "matcher" not in options:
+        return
+    section = options["matcher"]
+    schedule = shop.schedule(section)
+    with shop.team.leader_first():
+        pictures = shop.pictures("train")
+    matcher = train_matcher(
+        pictures,
+        make_matcher(options),
+        options["pose_style"],
+        schedule,
+        shop.work / "matcher",
+        device=shop.device,
+        progress=shop.progress,
+        **shop.team.options,
+    )
+    if shop.team.leads:
+        matcher.half().save_pretrained(str(shop.model / "matcher"))
 
 
 def run_start(shop: Workshop) -> TruePoseNets:
@@ -169,13 +199,8 @@ def _begin_nets(shop: Workshop, clip_width: int) -> TruePoseNets:
     """
     options = shop.recipe.truepose
     if shop.start is not None:
-        parts = {name: str(shop.start / name) for name in ("unet", "source_unet", "pose_encoder")}
-        return TruePoseNets.joined(
-            TargetNet.from_pretrained(parts["unet"], dtype=torch.float32),
-            SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float32),
-            PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float32),
-        )
-    nets = _make_nets(shop, options["fusion"], clip_width)
+        return read_nets(shop.start)
+    nets = _make_nets(shop, options["fusion"], clip_width, read_matcher(shop.model))
     start_from(nets, run_start(shop))
     if options["warm"]:
         nets.unet.warm_fusion()
@@ -188,7 +213,7 @@ def run_truepose(shop: Workshop) -> None:
     vae, clip = _load_eyes(shop)
     nets = _begin_nets(shop, clip.width)
     scheduler = DDIMScheduler(**options["scheduler"])
-    pipe = TruePosePipeline(nets.unet, nets.source_unet, nets.pose_encoder, vae, scheduler)
+    pipe = nets.pipeline(vae, scheduler)
     pipe.card = make_card(shop.recipe, {})
     with shop.team.leader_first():
         held_out = shop.pictures("validation")
@@ -208,8 +233,9 @@ def run_truepose(shop: Workshop) -> None:
     )
     if not shop.team.leads:
         return
-    for name in ("unet", "source_unet", "pose_encoder"):
-        getattr(nets, name).half().save_pretrained(str(shop.model / name))
+    for name in PARTS:
+        if (net := getattr(nets, name)) is not None:
+            net.half().save_pretrained(str(shop.model / name))
     scheduler.save_pretrained(str(shop.model / "scheduler"))
 
 
@@ -221,14 +247,8 @@ def run_finish(shop: Workshop) -> None:
     if options is None:
         return
     vae, clip = _load_eyes(shop)
-    parts = {name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder")}
-    pipe = TruePosePipeline(
-        TargetNet.from_pretrained(parts["unet"], dtype=torch.float32),
-        SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float32),
-        PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float32),
-        vae,
-        DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
-    ).to(shop.device)
+    scheduler = DDIMScheduler.from_pretrained(str(shop.model / "scheduler"))
+    pipe = read_nets(shop.model).pipeline(vae, scheduler).to(shop.device)
     pipe.card = make_card(shop.recipe, {})
     pairs, photos = _pairs(shop, "train", vae, clip), _flat(shop.pictures("train").photos)
     places = np.linspace(0, len(pairs) - 1, options["pool"]).round().astype(int)
@@ -257,14 +277,8 @@ def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_assemble(shop: Workshop) -> None:
     """Write `model_index.json`, the card and the page: the folder is then a model."""
-    parts = {
-        name: str(shop.model / name) for name in ("unet", "source_unet", "pose_encoder", "vae")
-    }
-    pipe = TruePosePipeline(
-        TargetNet.from_pretrained(parts["unet"], dtype=torch.float16),
-        SourceNet.from_pretrained(parts["source_unet"], dtype=torch.float16),
-        PoseEncoder.from_pretrained(parts["pose_encoder"], dtype=torch.float16),
-        AutoencoderKL.from_pretrained(parts["vae"], dtype=torch.float16),
+    pipe = read_nets(shop.model, torch.float16).pipeline(
+        AutoencoderKL.from_pretrained(str(shop.model / "vae"), dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
     )
     licence = {} if shop.start is None else {"licence": read_card(shop.start).licence}
@@ -279,6 +293,7 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "vae": run_vae,
         "clip": run_clip,
         "start": run_start,
+        "matcher": run_matcher,
         "truepose": run_truepose,
         "finish": run_finish,
         "parser": run_parser,
@@ -299,8 +314,9 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         if shop.start is not None and shop.team.leads:
             take_over(shop, shop.start)
     for stage in stages:
-        # A recipe without `finish` has nothing to do there.
-        needed = set(NEEDS[stage]) - ({"finish"} - set(shop.recipe.vae))
+        # A recipe without `finish` or `matcher` has nothing to do there.
+        asked = {*shop.recipe.vae, *shop.recipe.truepose}
+        needed = set(NEEDS[stage]) - ({"finish", "matcher"} - asked)
         missing = [name for name in NEEDS[stage] if name in needed - set(shop.times)]
         if missing:
             raise UsageError(f"--only {stage}: train {', '.join(missing)} first")

@@ -151,13 +151,18 @@ class Conditions:
     """How many leading rows of the target's batch run with C = 0, for which nothing is computed."""
     residuals: Residuals | None = None
     """What is added on the way down; None: nothing."""
+    carried: Tensor | None = None
+    """Features of the source's photo as it lies on the posed person, (B, C_0, h, w), added to the
+    pose's in the rows with C; None: no photo is carried."""
     seen: list[tuple[int, Tensor]] | None = None
     """Where training collects (index of the block, HPFA's queries (B, h, N, d)) of a pass, to
     supervise its attention; None: nobody looks."""
 
     @classmethod
     def stack(cls, conditions: Sequence[Conditions], *, unconditional: int = 0) -> Conditions:
-        """Join conditions along the batch, so that pictures of several sources share a batch."""
+        """Join conditions along the batch, so that pictures of several sources share a batch; all
+        or none of them carry a photo.
+        """
         if all(c is conditions[0] for c in conditions):
             layers = [layer.expanded(len(conditions)) for layer in conditions[0].layers]
         else:
@@ -165,7 +170,9 @@ class Conditions:
             layers = [LayerConditions.joined(same) for same in pairs]
         parts = [c.residuals for c in conditions if c.residuals is not None]
         residuals = Residuals.joined(parts) if parts else None
-        return cls(layers=layers, unconditional=unconditional, residuals=residuals)
+        photos = [c.carried for c in conditions if c.carried is not None]
+        carried = torch.cat(photos) if photos else None
+        return cls(layers=layers, unconditional=unconditional, residuals=residuals, carried=carried)
 
     def taken(self, rows: Tensor) -> Conditions:
         """Return these rows, int64 (B',), of conditions of sources alone."""
@@ -178,7 +185,10 @@ class Conditions:
     def dropped(self, keep: Tensor) -> Conditions:
         """Set C to zero in the rows where bool `keep` (B,) is False (Eq. 10)."""
         layers = [layer.dropped(keep) for layer in self.layers]
-        return replace(self, layers=layers)
+        carried = self.carried
+        if carried is not None:
+            carried = carried * keep.to(carried.dtype)[:, None, None, None]
+        return replace(self, layers=layers, carried=carried)
 
     def watched(self, seen: list[tuple[int, Tensor]] | None) -> Conditions:
         """Have HPFA's queries collected in `seen` from now on; None: no longer."""

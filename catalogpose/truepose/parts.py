@@ -19,6 +19,9 @@ NETS = ("unet", "source_unet", "pose_encoder", "vae")
 COMPANIONS = ("parser", "clip")
 """The parts that a folder may carry along, so that `generate` needs nothing else."""
 
+MATCHER = "matcher"
+"""The part that carries photos over, which not every model has."""
+
 INDEX = "model_index.json"
 """Where diffusers says which class each part is."""
 
@@ -139,7 +142,7 @@ def list_files(folder: Path) -> list[Path]:
     They are those at the top that a model has, its page and licence included, and those of
     `SUFFIXES` in its parts; logs, previews and whatever else lies there are no part of it.
     """
-    parts = {*NETS, *COMPANIONS, ALIGNMENT, Path(SCHEDULER).parent.name}
+    parts = {*NETS, *COMPANIONS, MATCHER, ALIGNMENT, Path(SCHEDULER).parent.name}
     top = {INDEX, "catalogpose.json", "README.md", "LICENSE"}
     files = [folder / name for name in top if (folder / name).is_file()]
     files += [

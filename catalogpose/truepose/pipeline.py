@@ -5,7 +5,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +19,8 @@ from torch import Tensor
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
-from catalogpose.truepose.conditions import Conditions, SourceLayer
+from catalogpose.truepose.conditions import Conditions
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import (
     ModelCard,
     check_weights,
@@ -28,6 +29,13 @@ from catalogpose.truepose.model import (
     write_card,
 )
 from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
+from catalogpose.truepose.prepared import (
+    KeptReference,
+    PoseConditions,
+    SourceFeatures,
+    SourcePhoto,
+    stack_references,
+)
 from catalogpose.truepose.regions import label_mask
 from catalogpose.truepose.sampling import (
     Predict,
@@ -40,40 +48,6 @@ from catalogpose.truepose.sampling import (
 from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceFeatures:
-    """All that SourceNet and the parsing map say of one source; every pose and step shares it."""
-
-    layers: Sequence[SourceLayer]
-    """F' with its projections (Eq. 3), batch 1."""
-    chosen: Sequence[Tensor]
-    """The overlooked regions of each layer (Eq. 9), int64 (1, K)."""
-    labels: Tensor
-    """The parsing map on the canvas, int64 (1, H, W)."""
-    embeddings: Tensor
-    """F_clip (Eq. 4), (1, L, D); zero where a label has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseConditions:
-    """A source seen with the label set of a target pose; all poses that show it share this."""
-
-    conditions: Conditions
-    """C for every layer (Eq. 6 to 9), batch 1."""
-    fallback: bool
-    """Whether the pose shows none of the source's regions, so that the whole person was used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptReference:
-    """A photo that stays as it is but where the source's cloth shall appear (section 5.4)."""
-
-    latent: Tensor
-    """Its latent, float32 (1, c, h, w)."""
-    mask: Tensor
-    """m, float32 (1, 1, h, w): 1 where the source's cloth shall appear, 0 where the photo stays."""
-
-
 class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers ships no types
     """Human-parsing-guided attention diffusion over a model folder.
 
@@ -84,6 +58,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     card: ModelCard
     """What the checkpoint must be used with."""
+    _optional_components = ["matcher"]  # noqa: RUF012  # diffusers' name for what may be missing
 
     def __init__(
         self,
@@ -92,8 +67,11 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         pose_encoder: PoseEncoder,
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
+        matcher: Matcher | None = None,
     ) -> None:
-        """Take a model folder's five components; whoever makes the pipeline sets `card`."""
+        """Take a model folder's components; whoever makes the pipeline sets `card`. Without a
+        matcher no photo is carried over.
+        """
         super().__init__()
         self.register_modules(
             unet=unet,
@@ -101,6 +79,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             pose_encoder=pose_encoder,
             vae=vae,
             scheduler=scheduler,
+            matcher=matcher,
         )
         self.set_progress_bar_config(disable=True)
 
@@ -157,7 +136,37 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             chosen=chosen,
             labels=label_map.to(device),
             embeddings=table.to(device, dtype),
+            photo=self.embed_photo(photo, labels),
         )
+
+    @torch.no_grad()
+    def embed_photo(
+        self, photo: NDArray[np.uint8], labels: NDArray[np.uint8]
+    ) -> SourcePhoto | None:
+        """Embed a photo (H, W, 3) with its map (H, W), to be carried over; None without matcher."""
+        if self.matcher is None:
+            return None
+        pixels = torch.from_numpy(to_floats(photo[None])).to(self.device, self.matcher.dtype)
+        regions = torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
+        return SourcePhoto(photo=pixels, labels=regions, keys=self.matcher.keys(pixels, regions))
+
+    @torch.no_grad()
+    def carry(self, photos: Sequence[SourcePhoto | None], drawn: Tensor) -> Tensor | None:
+        """Carry photos to pose pictures (B, C, H, W), each on its own: a batch changes nothing.
+
+        Returns:
+            Features (B, C_0, h, w), zero where a photo is None; None: nothing is carried at all.
+        """
+        if self.matcher is None or all(photo is None for photo in photos):
+            return None
+        found = [
+            None
+            if photo is None
+            else self.matcher.look(photo.photo, photo.labels, photo.keys, pose)
+            for photo, pose in zip(photos, drawn.to(self.matcher.dtype)[:, None], strict=True)
+        ]
+        nothing = torch.zeros_like(next(features for features in found if features is not None))
+        return torch.cat([nothing if features is None else features for features in found])
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
@@ -193,7 +202,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         conditions = self.unet.condition(
             features.layers, mask, features.embeddings, features.chosen
         )
-        return PoseConditions(conditions=conditions, fallback=fallback)
+        return PoseConditions(conditions=conditions, fallback=fallback, photo=features.photo)
 
     def keep_reference(self, latent: Tensor, painted: NDArray[np.floating]) -> KeptReference:
         """Prepare a reference photo for `generate`, which takes it with the reference's own pose.
@@ -255,12 +264,14 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             float32 (B, c, h, w).
         """
         scale = self.card.guidance if guidance is None else guidance
-        pose = self._encode_poses(joints)
+        drawn = self._draw_poses(joints)
+        pose = self.pose_encoder(drawn)
         channels = self.vae.config.latent_channels
         # z_t stays float32: in bfloat16 the rounding of every step's small change adds up.
         noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(self.device)
-        predict = self._predictor([c.conditions for c in conditions], pose, scale)
-        kept = _stack_references(references or (), noise)
+        carried = self.carry([c.photo for c in conditions], drawn)
+        predict = self._predictor([c.conditions for c in conditions], pose, carried, scale)
+        kept = stack_references(references or (), noise)
         if kept is not None:
             # Whatever the mask touches is the source's while it forms: the reference's own garment
             # in the cells on the border would colour those inside, the more the more steps.
@@ -271,18 +282,24 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             latent = kept.mask * latent + (1 - kept.mask) * kept.latent
         return latent
 
-    def _encode_poses(self, joints: NDArray[np.float32]) -> Tensor:
-        """Draw and encode poses (B, 18, 3) in canvas pixels: (B, C, h, w)."""
+    def _draw_poses(self, joints: NDArray[np.float32]) -> Tensor:
+        """Draw poses (B, 18, 3) in canvas pixels: (B, C, H, W)."""
         points = torch.from_numpy(np.array(joints, dtype=np.float32)).to(self.device)
         drawn = draw_pose(points, self.card.height, self.card.width, self.card.pose_style)
-        encoded: Tensor = self.pose_encoder(drawn.to(self.unet.dtype))
-        return encoded
+        return drawn.to(self.unet.dtype)
 
-    def _predictor(self, conditions: Sequence[Conditions], pose: Tensor, scale: float) -> Predict:
+    def _predictor(
+        self,
+        conditions: Sequence[Conditions],
+        pose: Tensor,
+        carried: Tensor | None,
+        scale: float,
+    ) -> Predict:
         """Return the guided prediction of a batch; at scale 1 of its conditional half alone."""
         halves = 1 if scale == 1 else 2
         poses = pose.repeat(halves, 1, 1, 1)
         stacked = Conditions.stack(conditions, unconditional=len(pose) if halves == 2 else 0)
+        stacked = replace(stacked, carried=carried)
 
         def predict(latent: Tensor, timestep: Tensor) -> Tensor:
             """Run both halves in one batch and guide (Eq. 11)."""
@@ -322,22 +339,6 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             labels_shown: self.condition(features, labels_shown) for labels_shown in set(shown)
         }
         return self.generate([variants[s] for s in shown], joints, seeds, **options)
-
-
-def _stack_references(
-    references: Sequence[KeptReference | None], like: Tensor
-) -> KeptReference | None:
-    """Join a batch's references; None if there is none. `like` is a latent of the batch.
-
-    A picture without one gets a mask of ones, which leaves it as it is to the bit.
-    """
-    if not any(references):
-        return None
-    free = KeptReference(latent=torch.zeros_like(like[:1]), mask=torch.ones_like(like[:1, :1]))
-    rows = [reference or free for reference in references]
-    return KeptReference(
-        latent=torch.cat([row.latent for row in rows]), mask=torch.cat([row.mask for row in rows])
-    )
 
 
 def load_pipeline(folder: Path, device: str) -> TruePosePipeline:

@@ -324,7 +324,11 @@ class TargetNet(_SiameseNet):
         Returns:
             (B, c, h, w), of the kind that the scheduler's configuration names.
         """
-        together = torch.cat([latent, pose.to(latent.dtype)], dim=1)
+        pose = pose.to(latent.dtype)
+        if conditions.carried is not None:
+            skip = conditions.unconditional
+            pose = torch.cat([pose[:skip], pose[skip:] + conditions.carried])
+        together = torch.cat([latent, pose], dim=1)
         residuals = conditions.residuals
         prediction: Tensor = (
             super()

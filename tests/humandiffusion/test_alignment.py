@@ -13,7 +13,8 @@ from catalogpose.humandiffusion.routing import region_masks
 from catalogpose.humandiffusion.text_driven import Filling, TextDriven, load_alignment
 from catalogpose.records import LABEL_ID, LABELS
 from catalogpose.truepose.model import BUNDLED
-from catalogpose.truepose.pipeline import PoseConditions, TruePosePipeline
+from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.prepared import PoseConditions
 from catalogpose.truepose.siamese import TargetNet
 
 FACE, COAT, PANTS = (LABEL_ID[name] for name in ("face", "coat", "pants"))

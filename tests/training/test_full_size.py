@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.processes import open_accelerator
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.trial import try_out
-from catalogpose.training.truepose import TruePoseNets
 
 STABLE_DIFFUSION = 859_520_964
 """Parameters of Stable Diffusion 1.5's UNet."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from catalogpose.records import LABELS
+from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.pairs import PairBatch
-from catalogpose.training.truepose import TruePoseNets
 
 UNET = {
     "in_channels": 4, "out_channels": 4, "sample_size": None, "layers_per_block": 1,

@@ -1,0 +1,77 @@
+"""What the pipeline prepares once: of a source, of it and a pose's labels, of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from catalogpose.truepose.conditions import Conditions, SourceLayer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePhoto:
+    """A source's photo, embedded once, so that it can be carried to any number of poses."""
+
+    photo: Tensor
+    """(1, 3, H, W) in -1..1."""
+    labels: Tensor
+    """The parsing map, int64 (1, H, W)."""
+    keys: Tensor
+    """(1, E, h', w'), from `Matcher.keys`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFeatures:
+    """All that SourceNet and the parsing map say of one source; every pose and step shares it."""
+
+    layers: Sequence[SourceLayer]
+    """F' with its projections (Eq. 3), batch 1."""
+    chosen: Sequence[Tensor]
+    """The overlooked regions of each layer (Eq. 9), int64 (1, K)."""
+    labels: Tensor
+    """The parsing map on the canvas, int64 (1, H, W)."""
+    embeddings: Tensor
+    """F_clip (Eq. 4), (1, L, D); zero where a label has none."""
+    photo: SourcePhoto | None = None
+    """What the matcher carries over; None: the model has no matcher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseConditions:
+    """A source seen with the label set of a target pose; all poses that show it share this."""
+
+    conditions: Conditions
+    """C for every layer (Eq. 6 to 9), batch 1."""
+    fallback: bool
+    """Whether the pose shows none of the source's regions, so that the whole person was used."""
+    photo: SourcePhoto | None = None
+    """The source's photo, to be carried to each pose; None: nothing is carried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptReference:
+    """A photo that stays as it is but where the source's cloth shall appear (section 5.4)."""
+
+    latent: Tensor
+    """Its latent, float32 (1, c, h, w)."""
+    mask: Tensor
+    """m, float32 (1, 1, h, w): 1 where the source's cloth shall appear, 0 where the photo stays."""
+
+
+def stack_references(
+    references: Sequence[KeptReference | None], like: Tensor
+) -> KeptReference | None:
+    """Join a batch's references; None if there is none. `like` is a latent of the batch.
+
+    A picture without one gets a mask of ones, which leaves it as it is to the bit.
+    """
+    if not any(references):
+        return None
+    free = KeptReference(latent=torch.zeros_like(like[:1]), mask=torch.ones_like(like[:1, :1]))
+    rows = [reference or free for reference in references]
+    return KeptReference(
+        latent=torch.cat([row.latent for row in rows]), mask=torch.cat([row.mask for row in rows])
+    )
