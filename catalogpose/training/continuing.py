@@ -17,7 +17,7 @@ EYES = ("vae", "clip", "parser")
 """The parts that are copied from a model to start from, or trained on."""
 
 TAKEN_OVER = (*EYES, "start", "matcher")
-"""The stages that a model to start from spares."""
+"""The stages that a model to start from spares; a matcher's only where that model has one."""
 
 INHERITED = ("data_licence", "companions", "base_model", "datasets")
 """What a card says of where weights come from, which holds for all that is made of them."""
@@ -37,7 +37,6 @@ def check_start(recipe: Recipe, start: Path) -> None:
         "pose_style": card.pose_style,
         "fusion": _read(start / "unet/config.json").get("fusion"),
         "latent_channels": _read(start / "vae/config.json").get("latent_channels"),
-        "matcher": (start / "matcher").is_dir(),
         **_read(start / "scheduler/scheduler_config.json"),
     }
     wanted = {
@@ -45,9 +44,13 @@ def check_start(recipe: Recipe, start: Path) -> None:
         "pose_style": options["pose_style"],
         "fusion": options["fusion"],
         "latent_channels": recipe.vae["latent_channels"],
-        "matcher": "matcher" in options,
         **options["scheduler"],
     }
+    if (start / "matcher").is_dir() and "matcher" not in options:
+        raise UsageError(
+            f"--model {start} has a matcher, recipe {recipe.name} has none: name another model or "
+            "recipe"
+        )
     for name, value in wanted.items():
         if theirs.get(name) != value:
             raise UsageError(
@@ -56,12 +59,19 @@ def check_start(recipe: Recipe, start: Path) -> None:
             )
 
 
+def is_spared(shop: Workshop, stage: str) -> bool:
+    """Say whether the model to start from spares a stage, so that nothing is trained in it."""
+    if shop.start is None or stage in shop.refine or stage not in TAKEN_OVER:
+        return False
+    return stage != "matcher" or (shop.start / stage).is_dir()
+
+
 def take_over(shop: Workshop, start: Path) -> None:
-    """Copy the eyes of the model to start from, but those to be refined: what their stages would
-    make is there.
+    """Copy what the model to start from spares, such as its eyes: what their stages would make is
+    there.
     """
     for name in TAKEN_OVER:
-        if name not in (*shop.times, *shop.refine):
+        if name not in shop.times and is_spared(shop, name):
             if (start / name).is_dir():
                 shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
             shop.note_time(name, 0.0)

@@ -199,7 +199,10 @@ def _begin_nets(shop: Workshop, clip_width: int) -> TruePoseNets:
     """
     options = shop.recipe.truepose
     if shop.start is not None:
-        return read_nets(shop.start)
+        nets = read_nets(shop.start)
+        # That model's own matcher was copied; where it has none, one was trained just now.
+        matcher = read_matcher(shop.model)
+        return TruePoseNets.joined(nets.unet, nets.source_unet, nets.pose_encoder, matcher)
     nets = _make_nets(shop, options["fusion"], clip_width, read_matcher(shop.model))
     start_from(nets, run_start(shop))
     if options["warm"]:

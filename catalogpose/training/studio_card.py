@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from catalogpose.training.continuing import TAKEN_OVER, inherited_facts
+from catalogpose.training.continuing import inherited_facts, is_spared
 from catalogpose.training.workshop import Workshop, logged_seconds
 
 
@@ -17,8 +17,7 @@ def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
     its card says.
     """
     recipe = shop.recipe
-    spared = () if shop.start is None else set(TAKEN_OVER) - set(shop.refine)
-    trained = [name for name in stages if name not in (*spared, "assemble")]
+    trained = [name for name in stages if not is_spared(shop, name)]
     schedules = {"start": recipe.truepose["start"]} | {
         name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
     }

@@ -30,7 +30,7 @@ CARRIED_CHANNELS = 4
 """Of what is carried over: the photo, and how sure its place is."""
 
 HEAD_WIDTH = 32
-"""Channels of a head in the attention at the coarsest level."""
+"""Most channels of a head in the attention at the coarsest level."""
 
 
 class _Tower(nn.Module):
@@ -51,7 +51,7 @@ class _Tower(nn.Module):
         self.middle = UNetMidBlock2D(
             in_channels=channels[-1],
             temb_channels=None,
-            attention_head_dim=HEAD_WIDTH,
+            attention_head_dim=min(HEAD_WIDTH, channels[-1]),
             resnet_groups=groups,
         )
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))

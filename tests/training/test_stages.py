@@ -16,13 +16,14 @@ from catalogpose.config import TrainOptions
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
+from catalogpose.training.origin import check_start
 from catalogpose.training.recipes import load_recipe
 from catalogpose.training.start import take_weights
-from catalogpose.truepose.model import BUNDLED, read_card
+from catalogpose.truepose.model import BUNDLED, ModelCard, read_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 
-def write_tiny_recipe(path: Path) -> None:
+def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     """Write the bundled recipe with tiny nets and two steps of everything."""
     recipe = json.loads(json.dumps(dataclasses.asdict(load_recipe("bundled"))))
     recipe.update(name="tiny", height=64, width=48, products=2, views=2)
@@ -39,6 +40,10 @@ def write_tiny_recipe(path: Path) -> None:
         block_out_channels=[32, 32], attention_head_dim=[1, 1], cross_attention_dim=16
     )
     recipe["truepose"].update(pose={"widths": [8, 8, 8]}, steps=2)
+    recipe["truepose"].pop("matcher", None)
+    if matcher:
+        model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "widths": [8, 8, 8]}
+        recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
     path.write_text(json.dumps(recipe), encoding="utf-8")
 
 
@@ -114,6 +119,35 @@ def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match=r"is not the net of this recipe .*: name another --model"):
         take_weights(net, tmp_path)
+
+
+def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
+    """A recipe with a matcher trains one over a model without; going on from there keeps it."""
+    plain, carrying = tmp_path / "plain.json", tmp_path / "carrying.json"
+    write_tiny_recipe(plain)
+    write_tiny_recipe(carrying, matcher=True)
+    options = TrainOptions(recipe=str(plain), out=tmp_path / "first", device="cpu")
+    model = train_model(options, lambda name, done, total: None).model
+    found: list[ModelCard] = []
+    for place in ("second", "third"):
+        again = dataclasses.replace(
+            options, recipe=str(carrying), out=tmp_path / place, model=str(model)
+        )
+        model = train_model(again, lambda name, done, total: None).model
+        found.append(read_card(model))
+        assert TruePosePipeline.from_pretrained(model).matcher is not None
+    assert "matcher" in found[0].training["seconds"]
+    assert "matcher" not in found[1].training["seconds"]
+    towers, later = (
+        load_file(tmp_path / place / "model/matcher/diffusion_pytorch_model.safetensors")
+        for place in ("second", "third")
+    )
+    moved = {name.split(".")[0] for name in towers if not torch.equal(towers[name], later[name])}
+    assert moved == {"encoder"}
+    with pytest.raises(UsageError, match="has a matcher, recipe tiny has none"):
+        train_model(dataclasses.replace(options, out=tmp_path / "fourth", model=str(model)))
+    with pytest.raises(UsageError, match="carries photos over by a matcher"):
+        check_start(str(model), "rgb+joints")
 
 
 @pytest.mark.slow

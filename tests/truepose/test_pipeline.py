@@ -11,7 +11,8 @@ from torch import nn
 from catalogpose.errors import UsageError
 from catalogpose.records import LABELS
 from catalogpose.truepose.model import read_card, write_card
-from catalogpose.truepose.pipeline import KeptReference, TruePosePipeline, load_pipeline
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
+from catalogpose.truepose.prepared import KeptReference
 
 UPPER, PANTS, HAIR, BAG = 6, 11, 2, 21
 """Labels of the test's people; none carries a bag."""

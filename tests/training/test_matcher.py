@@ -1,0 +1,104 @@
+"""Training a matcher: its loss against known answers, and what it learns of a few products."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catalogpose.pixels import to_floats
+from catalogpose.training.matcher import matching_loss, train_matcher
+from catalogpose.training.nets import TruePoseNets
+from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.schedule import Schedule
+from catalogpose.truepose.matcher import Matcher
+from catalogpose.truepose.pose_encoder import draw_pose
+from tests.training.test_sharing import UNET, make_batch
+
+SURFACE = torch.tensor([[1, 10, 128], [1, 250, 128], [2, 10, 128], [0, 0, 0]], dtype=torch.uint8)
+"""Four points that differ by more than the tolerance; the last is background."""
+
+
+def test_right_embeddings_lose_little_and_wrong_ones_much() -> None:
+    """Each point finds itself where embeddings agree; swapped ones cost a logit."""
+    tokens = 20 * torch.eye(4)[None, :, None]
+    surface = SURFACE[None, None]
+    right = matching_loss(tokens, tokens, surface, surface)
+    assert right["loss"] < 1e-3
+    assert right["right"] == 1
+    wrong = matching_loss(tokens, tokens[..., [1, 2, 0, 3]], surface, surface)
+    # A logit of 20 * 20 / sqrt(4) lies on another point.
+    assert wrong["loss"] == pytest.approx(200, abs=0.1)
+
+
+def test_background_is_no_place_to_look_at() -> None:
+    """A source's background draws no weight, however alike its embedding is."""
+    keys = 20 * torch.eye(4)[None, :, None]
+    queries = keys + 40 * torch.eye(4)[3][None, :, None, None]
+    found = matching_loss(keys, queries, SURFACE[None, None], SURFACE[None, None])
+    assert found["loss"] < 1e-3
+
+
+def make_matcher(**options: int) -> Matcher:
+    """Return a small matcher for pictures of 64 x 48."""
+    torch.manual_seed(0)
+    return Matcher(channels=(16, 16), width=8, stride=4, groups=4, widths=(4, 4, 4), **options)
+
+
+def loss_between(matcher: Matcher, pictures: Pictures) -> float:
+    """Return the loss of the second view of each product, looked for in the first."""
+    first, second = pictures.photos[:, 0], pictures.joints[:, 1]
+    labels = torch.from_numpy(pictures.labels[:, 0].astype(np.int64))
+    with torch.no_grad():
+        found = matching_loss(
+            matcher.keys(torch.from_numpy(to_floats(first)), labels),
+            matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb")),
+            torch.from_numpy(pictures.surface[:, 0]),
+            torch.from_numpy(pictures.surface[:, 1]),
+        )
+    return float(found["loss"])
+
+
+def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
+    """Some steps on two products find their views in one another; the encoder stays as it was."""
+    pictures = draw_pictures(tmp_path / "pictures", "train", 2, 3, (64, 48), workers=1)
+    matcher = make_matcher(out_channels=8)
+    before = {name: weight.clone() for name, weight in matcher.named_parameters()}
+    untrained = loss_between(matcher, pictures)
+    schedule = Schedule(steps=40, batch=2, learning_rate=0.005, warmup=1)
+    train_matcher(pictures, matcher, "rgb", schedule, tmp_path / "work", device="cpu")
+    assert loss_between(matcher, pictures) < 0.7 * untrained
+    moved = {
+        name.split(".")[0]
+        for name, weight in matcher.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
+    assert moved == {"source_tower", "pose_tower"}
+
+
+def test_a_batch_carries_each_source_once() -> None:
+    """Pairs that share sources get what pairs with their own would; the towers learn nothing."""
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(1)
+    matcher = make_matcher(out_channels=16)
+    nets = TruePoseNets(UNET, {"widths": [4, 4, 4], "in_channels": 3}, 6, matcher=matcher)
+    torch.nn.init.normal_(matcher.encoder.out.weight, std=0.1)
+    shared = make_batch(draw)
+    photos = torch.rand(2, 3, 32, 24, generator=draw)
+    noisy, pose = torch.randn(4, 4, 4, 3, generator=draw), torch.rand(4, 3, 32, 24, generator=draw)
+    timestep, keep = torch.tensor([10, 500, 900, 999]), torch.tensor([True, True, True, False])
+    found = []
+    for source_of, pictures, sources in (
+        (shared.source_of, photos, shared.sources),
+        (torch.arange(4), photos[shared.source_of], shared.sources[shared.source_of]),
+    ):
+        batch = dataclasses.replace(shared, source_of=source_of, photos=pictures, sources=sources)
+        found.append(nets(batch, noisy, timestep, pose, keep)[0])
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    found[0].square().mean().backward()
+    learns = {n for n, w in matcher.named_parameters() if w.grad is not None}
+    assert learns
+    assert all(name.startswith("encoder.") for name in learns)
+    with pytest.raises(ValueError, match="needs pairs with photos"):
+        nets(shared, noisy, timestep, pose, keep)

@@ -1,0 +1,180 @@
+"""The matcher: where tokens are found, what is carried there, and what a pipeline makes of it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from catalogpose.records import LABELS
+from catalogpose.truepose.matcher import Matcher, carry_pixels, find_places, similarity
+from catalogpose.truepose.model import read_card
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
+
+SIZE = (6, 5)
+"""Height and width in tokens."""
+
+UPPER, PANTS = 6, 11
+"""Labels of the test's person."""
+
+
+def peaks(*places: tuple[int, int, float]) -> Tensor:
+    """Return logits (1, 30, 30): every token has these weights at (row, column), none elsewhere."""
+    logits = torch.full((1, 30, *SIZE), -30.0)
+    for row, column, weight in places:
+        logits[:, :, row, column] = float(np.log(weight))
+    return logits.flatten(2)
+
+
+def everywhere() -> Tensor:
+    """Return that every token of a source may be found."""
+    return torch.ones(1, 30, dtype=torch.bool)
+
+
+def test_a_place_between_two_tokens_is_found() -> None:
+    """Neighbours share a place by their weights; it is wholly sure."""
+    places, sure = find_places(peaks((2, 1, 0.75), (2, 2, 0.25)), everywhere(), SIZE)
+    assert places.shape == (1, 6, 5, 2)
+    torch.testing.assert_close(places, torch.tensor([1.25, 2.0]).expand_as(places))
+    torch.testing.assert_close(sure, torch.ones(1, *SIZE))
+
+
+def test_of_two_distant_places_the_likelier_is_taken() -> None:
+    """Two arms are not mixed: the place is the likelier one's, as sure as its weight."""
+    places, sure = find_places(peaks((0, 0, 0.4), (5, 4, 0.6)), everywhere(), SIZE)
+    torch.testing.assert_close(places, torch.tensor([4.0, 5.0]).expand_as(places))
+    torch.testing.assert_close(sure, torch.full((1, *SIZE), 0.6))
+
+
+def test_what_is_not_allowed_is_not_found() -> None:
+    """A token that shows no person is no place; where there is no person every token is one."""
+    logits, allowed = peaks((0, 0, 0.4), (5, 4, 0.6)), everywhere()
+    allowed[0, -1] = False
+    places, sure = find_places(logits, allowed, SIZE)
+    torch.testing.assert_close(places, torch.zeros_like(places))
+    torch.testing.assert_close(sure, torch.ones(1, *SIZE))
+    places, _ = find_places(logits, torch.zeros_like(allowed), SIZE)
+    torch.testing.assert_close(places, torch.tensor([4.0, 5.0]).expand_as(places))
+
+
+def test_equal_tokens_find_each_other() -> None:
+    """The similarity of embeddings to themselves is highest on the diagonal, and scaled."""
+    tokens = 8 * torch.eye(30).view(1, 30, *SIZE)
+    logits = similarity(tokens, tokens)
+    torch.testing.assert_close(logits[0], 64 / 30**0.5 * torch.eye(30))
+
+
+def test_carrying_to_the_same_place_changes_nothing() -> None:
+    """Where every token is found at itself the photo inside the outer tokens' middles stays."""
+    photo = torch.rand(1, 3, 24, 20)
+    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
+    carried = carry_pixels(photo, own[None], torch.full((1, *SIZE), 0.5))
+    assert carried.shape == (1, 4, 24, 20)
+    inner = slice(2, -2)
+    torch.testing.assert_close(carried[:, :3, inner, inner], photo[:, :, inner, inner])
+    torch.testing.assert_close(carried[:, 3], torch.full((1, 24, 20), 0.5))
+
+
+def test_carrying_moves_whole_tokens() -> None:
+    """Places one token to the right bring pixels one token's side to the left."""
+    photo = torch.rand(1, 3, 24, 20)
+    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
+    carried = carry_pixels(photo, own[None] + torch.tensor([1.0, 0.0]), torch.ones(1, *SIZE))
+    torch.testing.assert_close(carried[:, :3, 2:-2, 2:14], photo[:, :, 2:-2, 6:18])
+
+
+def make_matcher(**options: int) -> Matcher:
+    """Return a small matcher whose encoder is not silent."""
+    torch.manual_seed(0)
+    made = Matcher(channels=(8, 16), width=8, stride=4, groups=4, widths=(4, 4, 4), **options)
+    torch.nn.init.normal_(made.encoder.out.weight)
+    return made.eval()
+
+
+def test_odd_sizes_are_embedded() -> None:
+    """A canvas whose tokens cannot be halved evenly gives an embedding a token in both towers."""
+    matcher = make_matcher()
+    with torch.no_grad():
+        keys = matcher.keys(torch.rand(2, 3, 28, 20), torch.zeros(2, 28, 20, dtype=torch.long))
+        queries = matcher.queries(torch.rand(2, 3, 28, 20))
+    assert keys.shape == queries.shape == (2, 8, 7, 5)
+
+
+def test_a_matcher_is_saved_and_read(tmp_path: Path) -> None:
+    """A saved matcher embeds as before, and its number of labels is the vocabulary's."""
+    matcher = make_matcher()
+    matcher.save_pretrained(str(tmp_path))
+    again = Matcher.from_pretrained(str(tmp_path))
+    assert again.config.labels == len(LABELS)
+    pose = torch.rand(1, 3, 32, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(again.queries(pose), matcher.queries(pose))
+
+
+@pytest.fixture(scope="module")
+def carrying(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the tiny model with a matcher beside its nets."""
+    pipe = load_pipeline(tiny_model, "cpu")
+    channels = pipe.unet.config.block_out_channels[0]
+    matcher = make_matcher(
+        out_channels=channels, pose_channels=pipe.pose_encoder.config.in_channels
+    )
+    made = TruePosePipeline(**{**pipe.components, "matcher": matcher})
+    made.card = pipe.card
+    folder = tmp_path_factory.mktemp("carrying") / "model"
+    made.save_pretrained(folder)
+    return folder
+
+
+def person() -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo of blocks and its map."""
+    blocks = np.random.default_rng(3).integers(0, 256, (16, 11, 3), dtype=np.uint8)
+    labels = np.zeros((128, 88), dtype=np.uint8)
+    labels[20:70, 16:74], labels[70:120, 20:70] = UPPER, PANTS
+    return blocks.repeat(8, axis=0).repeat(8, axis=1), labels
+
+
+def poses() -> np.ndarray:
+    """Return two random poses on the canvas."""
+    joints = np.random.default_rng(1).uniform((4, 4), (84, 124), (2, 18, 2))
+    return np.concatenate([joints, np.ones((2, 18, 1))], axis=2).astype(np.float32)
+
+
+def test_a_model_folder_keeps_its_matcher(carrying: Path, tiny_model: Path) -> None:
+    """The card names the matcher's weights; a folder without one loads without one."""
+    assert any(name.startswith("matcher/") for name in read_card(carrying).weights)
+    assert load_pipeline(carrying, "cpu").matcher is not None
+    assert load_pipeline(tiny_model, "cpu").matcher is None
+
+
+def test_the_carried_photo_shows_and_not_in_the_unconditional_half(carrying: Path) -> None:
+    """With a matcher the picture is another; a pass that drops C sees nothing of the photo."""
+    pipe = load_pipeline(carrying, "cpu")
+    photo, labels = person()
+    source = pipe.condition(pipe.encode_source(photo, labels, {}), frozenset({UPPER, PANTS}))
+    plain = dataclasses.replace(source, photo=None)
+    with_photo, without = (
+        pipe.denoise([one, one], poses(), [1, 2], guidance=1.0) for one in (source, plain)
+    )
+    assert (with_photo - without).abs().max() > 0.01
+    joints = poses()
+    # At scale 0 the unconditional half alone is left.
+    left, right = (
+        pipe.denoise([one, one], joints, [1, 2], guidance=0.0) for one in (source, plain)
+    )
+    torch.testing.assert_close(left, right)
+
+
+def test_carried_rows_do_not_depend_on_their_batch(carrying: Path) -> None:
+    """Rows with and without a photo share a batch, and each is carried as if it were alone."""
+    pipe = load_pipeline(carrying, "cpu")
+    photo, labels = person()
+    source = pipe.condition(pipe.encode_source(photo, labels, {}), frozenset({UPPER}))
+    rows = [dataclasses.replace(source, photo=None), source]
+    together = pipe.denoise(rows, poses(), [1, 2])
+    for index, row in enumerate(rows):
+        one = slice(index, index + 1)
+        alone = pipe.denoise([row], poses()[one], [1 + index])
+        torch.testing.assert_close(alone, together[one], atol=1e-3, rtol=1e-3)
