@@ -23,7 +23,7 @@ from catalogpose.errors import CatalogposeError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.intervals import Interval
-from catalogpose.training import ablation
+from catalogpose.training import ablation, ablation_table
 from catalogpose.training.held_out import hold_out
 from catalogpose.training.pictures import draw_pictures
 from catalogpose.training.truepose import studio_pairs
@@ -74,6 +74,7 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
     return ablation.Bench(
         plan=read_plan(options),
         pairs=studio_pairs(train, vae, clip, pairs, tell),
+        pictures=train,
         held_out=hold_out(test, clip, options.pairs),
         vae=vae,
         parser=Parser.load(folder / "parser"),
@@ -122,8 +123,8 @@ def cell(value: Interval, digits: int) -> str:
 
 def as_table(options: argparse.Namespace) -> str:
     """Return the finished arms as a Markdown table, with the paper's figures beside them."""
-    results = ablation.read_results(options.results)
-    table = ablation.summarize(results, [*METRICS, "mse"])
+    results = ablation_table.read_results(options.results)
+    table = ablation_table.summarize(results, [*METRICS, "mse"])
     order = [name for name in (*read_plan(options).arms, *BOUNDS) if name in table]
     heads = ["arm", "seeds", *(name for name, _ in METRICS.values())]
     heads += ["PSNR over full", "error to ceiling", "paper: SSIM, PSNR"]
@@ -132,7 +133,7 @@ def as_table(options: argparse.Namespace) -> str:
         raise CatalogposeError(f"{options.results} has no vae-0.json; run without --table first")
     above = {name: table[name]["mse"].mean - table["vae"]["mse"].mean for name in order}
     for name in order:
-        over = ablation.compare(results, name, "hpfa+caa", "psnr")
+        over = ablation_table.compare(results, name, "hpfa+caa", "psnr")
         cells = [
             BOUNDS.get(name, name),
             str(table[name]["seeds"]),
@@ -172,6 +173,9 @@ def main() -> None:
         ]
         if missing:
             ablation.train_start(bench, tell)
+        for section in (bench.plan.arms[name].matcher for name, _ in missing):
+            if section is not None:
+                ablation.train_arm_matcher(bench, section, tell)
         del bench
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(

@@ -8,7 +8,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ from catalogpose.catalog.files import sha256_json, write_atomically
 from catalogpose.catalog.labels import to_common
 from catalogpose.errors import UsageError
 from catalogpose.perception.parser import Parser
-from catalogpose.quality.intervals import Interval, difference_interval, mean_interval
 from catalogpose.training.held_out import HeldOut, paint, score
 from catalogpose.training.loop import Progress, Schedule
-from catalogpose.training.nets import TruePoseNets
+from catalogpose.training.matcher import train_matcher
+from catalogpose.training.nets import TruePoseNets, make_matcher
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
+from catalogpose.training.pictures import Pictures
 from catalogpose.training.truepose import start_from, train_truepose
 from catalogpose.training.vae import rebuild
 from catalogpose.training.workshop import logged_seconds
 from catalogpose.truepose.blocks import FUSIONS
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import ModelCard
 
 START_SEED = 1_000_003
@@ -50,6 +52,9 @@ class Arm:
     """What differs from the plan's objective."""
     warm: bool = False
     """Whether HPFA starts from each block's own self-attention instead of random projections."""
+    matcher: Mapping[str, Any] | None = None
+    """`model` and `schedule` of what carries the source's photo to the pose, as in a recipe; None:
+    nothing does."""
 
     def __post_init__(self) -> None:
         """Raise UsageError where the fusion is unknown."""
@@ -92,6 +97,8 @@ class Bench:
     """What is done."""
     pairs: Pairs
     """To learn from."""
+    pictures: Pictures
+    """What the pairs are of; matchers learn from them."""
     held_out: HeldOut
     """To measure on."""
     vae: AutoencoderKL
@@ -121,10 +128,12 @@ def read_plan(path: Path) -> AblationPlan:
         raise UsageError(f"{path} is not an ablation plan: {error}") from None
 
 
-def make_nets(plan: AblationPlan, fusion: str, clip_width: int, seed: int) -> TruePoseNets:
+def make_nets(
+    plan: AblationPlan, fusion: str, clip_width: int, seed: int, matcher: Matcher | None = None
+) -> TruePoseNets:
     """Build an arm's nets; the seed decides what no start replaces."""
     torch.manual_seed(seed)
-    return TruePoseNets(plan.unet, plan.pose, clip_width, fusion)
+    return TruePoseNets(plan.unet, plan.pose, clip_width, fusion, matcher)
 
 
 def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:
@@ -142,6 +151,28 @@ def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:
         device="cpu",
         progress=progress,
     )
+
+
+def train_arm_matcher(
+    bench: Bench, section: Mapping[str, Any], progress: Progress | None = None
+) -> tuple[Matcher, int]:
+    """Train an arm's matcher, or read it again, and return how many seconds that took; all seeds
+    share it.
+    """
+    style = bench.plan.pose_style
+    described = {"matcher": section, "unet": bench.plan.unet, "pose_style": style}
+    torch.manual_seed(START_SEED)
+    folder = bench.work / f"matcher-{sha256_json([described, bench.facts])[:12]}"
+    matcher = train_matcher(
+        bench.pictures,
+        make_matcher(described),
+        style,
+        Schedule(**section["schedule"], seed=START_SEED),
+        folder,
+        device="cpu",
+        progress=progress,
+    )
+    return matcher, logged_seconds(folder / "loss.csv")
 
 
 def result_path(bench: Bench, name: str, seed: int) -> Path:
@@ -178,7 +209,8 @@ def _spec(bench: Bench, name: str) -> dict[str, object]:
     if arm is None:
         return {}
     objective = {**bench.plan.objective, **arm.objective}
-    return {"fusion": arm.fusion, "warm": arm.warm, "objective": objective}
+    spec = {"fusion": arm.fusion, "warm": arm.warm, "objective": objective}
+    return spec if arm.matcher is None else {**spec, "matcher": dict(arm.matcher)}
 
 
 def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None) -> None:
@@ -187,7 +219,13 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     A killed training goes on from its checkpoint, which belongs to this very plan, arm and data.
     """
     plan, arm = bench.plan, bench.plan.arms[name]
-    nets = make_nets(plan, arm.fusion, bench.pairs.embeddings.shape[-1], seed)
+    matcher, spent, pairs = None, {}, bench.pairs
+    if arm.matcher is not None:
+        matcher, seconds = train_arm_matcher(bench, arm.matcher)
+        spent = {"matcher_seconds": seconds}
+        photos = bench.pictures.photos
+        pairs = replace(pairs, photos=photos.reshape(-1, *photos.shape[2:]))
+    nets = make_nets(plan, arm.fusion, pairs.embeddings.shape[-1], seed, matcher)
     start_from(nets, train_start(bench))
     if arm.warm:
         nets.unet.warm_fusion()
@@ -195,7 +233,7 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     spec = _spec(bench, name)
     folder = bench.work / f"{name}-{seed}-{sha256_json([common_hash(bench), spec])[:12]}"
     train_truepose(
-        bench.pairs,
+        pairs,
         nets,
         scheduler,
         plan.pose_style,
@@ -205,7 +243,7 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
         device="cpu",
         progress=progress,
     )
-    facts = {**spec, "seconds": logged_seconds(folder / "loss.csv")}
+    facts = {**spec, **spent, "seconds": logged_seconds(folder / "loss.csv")}
     _write_result(bench, name, seed, measure(bench, nets, scheduler), facts)
 
 
@@ -282,52 +320,3 @@ def scores_of(bench: Bench, pictures: np.ndarray[Any, Any]) -> dict[str, list[fl
 def _rounded(value: float | None) -> float | None:
     """Return a value for JSON: None where there is none or, as of identical pictures, no number."""
     return None if value is None or not math.isfinite(value) else round(float(value), 5)
-
-
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Read every finished arm's result, by name."""
-    return [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-*.json"))
-    ]
-
-
-def summarize(
-    results: Sequence[Mapping[str, Any]], metrics: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Return mean and interval of every metric an arm; its seeds' values of a pair are one group.
-
-    Raises:
-        UsageError: If there are no results, or they are of different plans or data.
-    """
-    if len({result["common"] for result in results}) != 1:
-        raise UsageError("results of one plan and data are needed: use a folder a plan")
-    table: dict[str, dict[str, Any]] = {}
-    for arm in dict.fromkeys(result["arm"] for result in results):
-        runs = [result for result in results if result["arm"] == arm]
-        groups = [str(pair) for _ in runs for pair in range(runs[0]["n"])]
-        table[arm] = {"seeds": len(runs)}
-        for metric in metrics:
-            values = [value for run in runs for value in run["scores"][metric]]
-            table[arm][metric] = mean_interval(np.array(values, dtype=np.float64), groups)
-    return table
-
-
-def compare(
-    results: Sequence[Mapping[str, Any]], arm: str, other: str, metric: str
-) -> Interval | None:
-    """Return how much higher a metric is in one arm than in another, paired by seed and pair; None
-    where they have no seed in common.
-    """
-    values = {
-        name: {r["seed"]: r["scores"][metric] for r in results if r["arm"] == name}
-        for name in (arm, other)
-    }
-    seeds = sorted(values[arm].keys() & values[other].keys())
-    if not seeds:
-        return None
-    first, second = (
-        np.array([v for seed in seeds for v in values[name][seed]], dtype=np.float64)
-        for name in (arm, other)
-    )
-    groups = [str(pair) for seed in seeds for pair in range(len(values[arm][seed]))]
-    return difference_interval(first, second, groups)

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
-from catalogpose.training import ablation
+from catalogpose.training import ablation, ablation_table
 from catalogpose.training.held_out import hold_out
 from catalogpose.training.objective import Objective
 from catalogpose.training.pictures import draw_pictures
@@ -68,6 +68,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> ablation.Bench:
     made = ablation.Bench(
         plan=tiny_plan(),
         pairs=studio_pairs(pictures, vae, clip, folder / "pairs"),
+        pictures=pictures,
         held_out=hold_out(draw_pictures(folder, "test", 2, 2, (128, 88), workers=1), clip, 2),
         vae=vae,
         parser=Eyes(),  # type: ignore[arg-type]
@@ -86,6 +87,22 @@ def test_the_shipped_plan_has_every_arm_of_the_paper() -> None:
         assert plan.arms[name] == ablation.Arm(fusion=name)
     for arm in plan.arms.values():
         Objective(**{**plan.objective, **arm.objective})
+
+
+def test_an_arm_with_a_matcher_trains_it_once(bench: ablation.Bench, tmp_path: Path) -> None:
+    """Both seeds of an arm read one matcher, whose seconds its results name; others have none."""
+    schedule = {"steps": 2, "batch": 2, "learning_rate": 0.01}
+    model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "widths": [8, 8, 8]}
+    arm = ablation.Arm(fusion="hpfa+caa", matcher={"model": model, "schedule": schedule})
+    plan = dataclasses.replace(bench.plan, arms={**bench.plan.arms, "carried": arm})
+    made = dataclasses.replace(bench, plan=plan, results=tmp_path)
+    for seed in (0, 1):
+        ablation.run_arm(made, "carried", seed)
+        found = json.loads((tmp_path / f"carried-{seed}.json").read_text())
+        assert found["matcher"] == {"model": model, "schedule": schedule}
+        assert isinstance(found["matcher_seconds"], int)
+    assert len(list(bench.work.glob("matcher-*"))) == 1
+    assert ablation.common_hash(made) == ablation.common_hash(bench)
 
 
 def test_arms_share_their_start_and_differ_in_their_fusion(bench: ablation.Bench) -> None:
@@ -118,21 +135,21 @@ def test_finished_arms_become_a_table(bench: ablation.Bench) -> None:
     arms = {**bench.plan.arms, "concat": ablation.Arm(fusion="concat", objective={"noises": 2})}
     other_arm = dataclasses.replace(bench.plan, arms=arms)
     assert not ablation.is_finished(dataclasses.replace(bench, plan=other_arm), "concat", 0)
-    results = ablation.read_results(bench.results)
+    results = ablation_table.read_results(bench.results)
     assert [result["arm"] for result in results] == ["concat", "copy", "hpfa+caa", "vae"]
-    table = ablation.summarize(results, METRICS)
+    table = ablation_table.summarize(results, METRICS)
     for result in results:
         values = np.array(result["scores"]["mse"])
         assert table[result["arm"]]["mse"].mean == pytest.approx(values.mean())
         assert (table[result["arm"]]["mse"].n, table[result["arm"]]["seeds"]) == (2, 1)
         psnr = list(10 * np.log10(255**2 / values))
         assert result["scores"]["psnr"] == pytest.approx(psnr, abs=1e-2)
-    paired = ablation.compare(results, "copy", "vae", "mse")
+    paired = ablation_table.compare(results, "copy", "vae", "mse")
     assert paired is not None
     assert paired.mean == pytest.approx(table["copy"]["mse"].mean - table["vae"]["mse"].mean)
-    assert ablation.compare(results, "copy", "absent", "mse") is None
+    assert ablation_table.compare(results, "copy", "absent", "mse") is None
     with pytest.raises(UsageError, match="one plan and data"):
-        ablation.summarize([*results, {**results[0], "common": "another"}], METRICS)
+        ablation_table.summarize([*results, {**results[0], "common": "another"}], METRICS)
 
 
 def test_a_broken_plan_is_refused(tmp_path: Path) -> None:
