@@ -130,7 +130,7 @@ def _train_studio(
         raise UsageError("--refine goes with --model, whose parts it trains on")
     if process_count() > 1 and options.only not in TOGETHER:
         raise UsageError(
-            f"several processes train {' or '.join(TOGETHER)} of {recipe.name} alone, which --only "
+            f"several processes train {', '.join(TOGETHER)} of {recipe.name} alone, which --only "
             "names; start the other stages without launcher"
         )
     check_studio_recipe(recipe)

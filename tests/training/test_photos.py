@@ -335,7 +335,9 @@ def test_a_launcher_needs_what_one_process_made(
     made.touch()
     with pytest.raises(UsageError, match=r"^validation not prepared in .* with --prepare"):
         train_model(options)
-    with pytest.raises(UsageError, match=r"several processes train start or truepose of .*small"):
+    with pytest.raises(
+        UsageError, match=r"several processes train start, matcher, truepose of .*small"
+    ):
         train_model(TrainOptions(out=tmp_path / "studio", device="cpu"))
     assert not (tmp_path / "studio").exists()
 

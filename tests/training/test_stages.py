@@ -169,7 +169,7 @@ def test_two_processes_train_truepose_together(tmp_path: Path) -> None:
     ]
     alone = subprocess.run([*launch, *words], capture_output=True, text=True, check=False)
     assert alone.returncode != 0
-    assert "several processes train start or truepose of tiny alone" in alone.stderr
+    assert "several processes train start, matcher, truepose of tiny alone" in alone.stderr
     for stage in ("start", "truepose"):
         subprocess.run([*launch, *words, "--only", stage], check=True, capture_output=True)
     subprocess.run([sys.executable, *words], check=True, capture_output=True)
