@@ -27,7 +27,8 @@ from torch import Tensor
 
 from catalogpose.records import LABELS
 from catalogpose.truepose.conditions import Conditions
-from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
+from catalogpose.truepose.regions import choose_regions
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 STEPS = 35
 """Denoising steps over which the one-time part is shared, as in the paper."""

@@ -21,6 +21,7 @@ from catalogpose.catalog.files import sha256_json, write_atomically
 from catalogpose.catalog.labels import to_common
 from catalogpose.errors import UsageError
 from catalogpose.perception.parser import Parser
+from catalogpose.training.carrier import make_carrier
 from catalogpose.training.held_out import HeldOut, paint, score
 from catalogpose.training.loop import Progress, Schedule
 from catalogpose.training.matcher import train_matcher
@@ -129,11 +130,11 @@ def read_plan(path: Path) -> AblationPlan:
 
 
 def make_nets(
-    plan: AblationPlan, fusion: str, clip_width: int, seed: int, matcher: Matcher | None = None
+    plan: AblationPlan, fusion: str, clip_width: int, seed: int, carried: int = 0
 ) -> TruePoseNets:
     """Build an arm's nets; the seed decides what no start replaces."""
     torch.manual_seed(seed)
-    return TruePoseNets(plan.unet, plan.pose, clip_width, fusion, matcher)
+    return TruePoseNets(plan.unet, plan.pose, clip_width, fusion, carried)
 
 
 def train_start(bench: Bench, progress: Progress | None = None) -> TruePoseNets:
@@ -160,7 +161,7 @@ def train_arm_matcher(
     share it.
     """
     style = bench.plan.pose_style
-    described = {"matcher": section, "unet": bench.plan.unet, "pose_style": style}
+    described = {"matcher": section, "pose_style": style}
     torch.manual_seed(START_SEED)
     folder = bench.work / f"matcher-{sha256_json([described, bench.facts])[:12]}"
     matcher = train_matcher(
@@ -219,13 +220,14 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
     A killed training goes on from its checkpoint, which belongs to this very plan, arm and data.
     """
     plan, arm = bench.plan, bench.plan.arms[name]
-    matcher, spent, pairs = None, {}, bench.pairs
+    matcher, spent, pairs, carried = None, {}, bench.pairs, 0
     if arm.matcher is not None:
         matcher, seconds = train_arm_matcher(bench, arm.matcher)
         spent = {"matcher_seconds": seconds}
         photos = bench.pictures.photos
         pairs = replace(pairs, photos=photos.reshape(-1, *photos.shape[2:]))
-    nets = make_nets(plan, arm.fusion, pairs.embeddings.shape[-1], seed, matcher)
+        carried = pairs.latents.shape[1] + 1
+    nets = make_nets(plan, arm.fusion, pairs.embeddings.shape[-1], seed, carried)
     start_from(nets, train_start(bench))
     if arm.warm:
         nets.unet.warm_fusion()
@@ -241,10 +243,11 @@ def run_arm(bench: Bench, name: str, seed: int, progress: Progress | None = None
         Schedule(**plan.schedule, seed=seed),
         folder,
         device="cpu",
+        carrier=make_carrier(matcher, bench.vae, plan.pose_style),
         progress=progress,
     )
     facts = {**spec, **spent, "seconds": logged_seconds(folder / "loss.csv")}
-    _write_result(bench, name, seed, measure(bench, nets, scheduler), facts)
+    _write_result(bench, name, seed, measure(bench, nets, scheduler, matcher), facts)
 
 
 def measure_bounds(bench: Bench) -> None:
@@ -284,12 +287,12 @@ def _write_result(
 
 
 def measure(
-    bench: Bench, nets: TruePoseNets, scheduler: DDIMScheduler
+    bench: Bench, nets: TruePoseNets, scheduler: DDIMScheduler, matcher: Matcher | None
 ) -> dict[str, list[float | None]]:
     """Paint the held-out pairs and return every metric's value a pair, and `mse`, of 8-bit RGB."""
     plan, held_out = bench.plan, bench.held_out
     nets.eval()
-    pipe = nets.pipeline(bench.vae.eval(), scheduler)
+    pipe = nets.pipeline(bench.vae.eval(), scheduler, matcher)
     height, width = held_out.labels.shape[1:]
     pipe.card = ModelCard(
         name="ablation",

@@ -37,11 +37,10 @@ from catalogpose.training.schedule import place_of, visited
 from catalogpose.training.wishes import Mix, Wishes, draw_wishes
 from catalogpose.training.wording import Wording
 from catalogpose.truepose.conditions import Conditions, Residuals
+from catalogpose.truepose.matcher import SourcePhoto
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import draw_pose
-from catalogpose.truepose.prepared import SourcePhoto
-from catalogpose.truepose.regions import level_sizes
-from catalogpose.truepose.siamese import choose_regions
+from catalogpose.truepose.regions import choose_regions, level_sizes
 
 Seen = Sequence[list[tuple[Tensor, Tensor]]]
 """What `AlignedBlock.seen` collected, a list a block."""

@@ -65,7 +65,7 @@ def train_matcher(
     lanes: int = 1,
     **options: Any,
 ) -> Matcher:
-    """Train both towers; the encoder learns with TruePose.
+    """Train both towers; see `fit` for what is written.
 
     Args:
         pictures: P products seen V times; V above 1.
@@ -79,8 +79,7 @@ def train_matcher(
     """
     products, views, height, width = pictures.labels.shape
     share = schedule.share(lanes)
-    matcher.to(device, memory_format=torch.channels_last).requires_grad_(True)
-    matcher.encoder.requires_grad_(False)
+    matcher.to(device, memory_format=torch.channels_last)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
         """Look for each view of some products in others of the same product."""

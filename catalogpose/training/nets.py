@@ -18,10 +18,11 @@ from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceL
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, PoseEncoder
-from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
+from catalogpose.truepose.regions import choose_regions
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
-PARTS = ("unet", "source_unet", "pose_encoder", "matcher")
-"""The nets by their names in a model folder; not every model has a matcher."""
+PARTS = ("unet", "source_unet", "pose_encoder")
+"""The nets by their names in a model folder."""
 
 
 class TruePoseNets(nn.Module):
@@ -33,39 +34,35 @@ class TruePoseNets(nn.Module):
         pose: Mapping[str, Any],
         clip_width: int,
         fusion: str = "hpfa+caa",
-        matcher: Matcher | None = None,
+        carried: int = 0,
     ) -> None:
-        """Build both UNets from the same random weights, as the paper does from one model; without
-        a matcher no photo is carried over.
+        """Build both UNets from the same random weights, as the paper does from one model;
+        `carried` as `carried_channels` of TargetNet.
         """
         super().__init__()
-        self.unet = TargetNet(clip_width=clip_width, fusion=fusion, **unet)
+        self.unet = TargetNet(
+            clip_width=clip_width, fusion=fusion, carried_channels=carried, **unet
+        )
         self.source_unet = SourceNet(**unet)
         self.source_unet.load_state_dict(self.unet.state_dict(), strict=False)
         self.pose_encoder = PoseEncoder(out_channels=unet["block_out_channels"][0], **pose)
-        self.matcher = matcher
         self._settle()
 
     @classmethod
-    def joined(
-        cls,
-        unet: TargetNet,
-        source_unet: SourceNet,
-        pose_encoder: PoseEncoder,
-        matcher: Matcher | None = None,
-    ) -> Self:
-        """Join nets that exist; without a matcher no photo is carried over."""
+    def joined(cls, unet: TargetNet, source_unet: SourceNet, pose_encoder: PoseEncoder) -> Self:
+        """Join nets that exist."""
         nets = cls.__new__(cls)
         nn.Module.__init__(nets)
         nets.unet, nets.source_unet, nets.pose_encoder = unet, source_unet, pose_encoder
-        nets.matcher = matcher
         nets._settle()
         return nets
 
-    def pipeline(self, vae: AutoencoderKL, scheduler: DDIMScheduler) -> TruePosePipeline:
-        """Return what paints with these nets; it has no card yet."""
+    def pipeline(
+        self, vae: AutoencoderKL, scheduler: DDIMScheduler, matcher: Matcher | None
+    ) -> TruePosePipeline:
+        """Return what paints with these nets; it has no card yet. None: no photo is carried."""
         return TruePosePipeline(
-            self.unet, self.source_unet, self.pose_encoder, vae, scheduler, self.matcher
+            self.unet, self.source_unet, self.pose_encoder, vae, scheduler, matcher
         )
 
     def _settle(self) -> None:
@@ -75,10 +72,6 @@ class TruePoseNets(nn.Module):
         # Convolutions and the tokens of attention then share one order in memory: measured 10 to
         # 15 % less time a step on CPUs.
         self.to(memory_format=torch.channels_last)
-        if self.matcher is not None:
-            # Where to look was learnt before; what to make of it is learnt here.
-            self.matcher.requires_grad_(False)
-            self.matcher.encoder.requires_grad_(True)
         fusion = FUSIONS[self.unet.config.fusion].source
         if fusion in ("clip-mlp", "none"):
             self.source_unet.requires_grad_(False)
@@ -112,34 +105,13 @@ class TruePoseNets(nn.Module):
         dtype = self.unet.dtype
         sources, noisy, pose = batch.sources.to(dtype), noisy.to(dtype), pose.to(dtype)
         conditions = self._look(batch, self.source_unet(sources))
-        conditions = replace(conditions, carried=self._carry(batch, pose))
+        conditions = replace(conditions, carried=batch.carried)
         times = len(noisy) // len(batch)
         features = self.pose_encoder(pose).repeat(times, 1, 1, 1)
         seen: list[tuple[int, Tensor]] = []
         shared = conditions.repeated(times).dropped(keep).watched(seen if watch else None)
         predicted: Tensor = self.unet(noisy, timestep, features, shared)
         return predicted, seen, shared.layers
-
-    def _carry(self, batch: PairBatch, pose: Tensor) -> Tensor | None:
-        """Return features of the sources' photos carried to pose pictures (B, C, H, W); None
-        without a matcher.
-
-        Raises:
-            ValueError: If the batch has no photos.
-        """
-        if self.matcher is None:
-            return None
-        if batch.photos is None:
-            raise ValueError("a matcher needs pairs with photos")
-        source_of = batch.source_of
-        rows = torch.arange(len(source_of), device=source_of.device)
-        first = torch.full_like(rows[: len(batch.photos)], len(rows))
-        first = first.scatter_reduce(0, source_of, rows, "amin")
-        with torch.no_grad():
-            keys = self.matcher.keys(batch.photos.to(pose.dtype), batch.labels[first])
-        photos = batch.photos[source_of].to(pose.dtype)
-        carried: Tensor = self.matcher.look(photos, batch.labels, keys[source_of], pose)
-        return carried
 
     def _look(self, batch: PairBatch, layers: Sequence[SourceLayer]) -> Conditions:
         """Return C of a batch's B pairs from what SourceNet gave of its sources.
@@ -174,11 +146,8 @@ def _distinct(source_of: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def make_matcher(truepose: Mapping[str, Any]) -> Matcher:
     """Build the matcher that a recipe's section describes, with random weights."""
-    made: Matcher = Matcher(
-        pose_channels=STYLE_CHANNELS[truepose["pose_style"]],
-        out_channels=truepose["unet"]["block_out_channels"][0],
-        **truepose["matcher"]["model"],
-    )
+    style = truepose["pose_style"]
+    made: Matcher = Matcher(pose_channels=STYLE_CHANNELS[style], **truepose["matcher"]["model"])
     return made
 
 
@@ -196,5 +165,4 @@ def read_nets(folder: Path, dtype: torch.dtype = torch.float32) -> TruePoseNets:
         TargetNet.from_pretrained(str(folder / "unet"), dtype=dtype),
         SourceNet.from_pretrained(str(folder / "source_unet"), dtype=dtype),
         PoseEncoder.from_pretrained(str(folder / "pose_encoder"), dtype=dtype),
-        read_matcher(folder, dtype),
     )

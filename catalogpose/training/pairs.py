@@ -44,6 +44,8 @@ class PairBatch:
     """uint8 (B, h', w', 3), see `Pairs.surface`; None where nobody knows it."""
     photos: Tensor | None = None
     """The sources, float32 (S, 3, H, W) in -1..1; None: no matcher asks for them."""
+    carried: Tensor | None = None
+    """What a matcher made of them, (B, c + 1, h, w), see `carried_latents`; None: nothing yet."""
 
     def __len__(self) -> int:
         """Return the number of pairs, B."""

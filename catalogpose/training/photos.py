@@ -108,7 +108,7 @@ def run_course(
     recipe, options = course.recipe, course.recipe.truepose
     origin = _open_origin(course, accelerator)
     vae = read_vae(course.start)
-    pipe = origin.nets.pipeline(vae, origin.scheduler)
+    pipe = origin.nets.pipeline(vae, origin.scheduler, None)
     pipe.card = make_photo_card(course, data, {})
     check = None
     if held_out is not None and accelerator.is_main_process:

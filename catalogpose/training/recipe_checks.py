@@ -57,7 +57,7 @@ def check_studio_recipe(recipe: Recipe) -> None:
             f"recipe {recipe.name}, pose: strides must multiply to {factor}, the VAE's factor"
         )
     if "matcher" in options:
-        _check_matcher(recipe, factor)
+        _check_matcher(recipe)
     finish = recipe.vae.get("finish")
     if finish is not None:
         _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
@@ -75,7 +75,7 @@ def check_studio_recipe(recipe: Recipe) -> None:
         build(recipe.name, f"schedule of {section}", Schedule, schedule)
 
 
-def _check_matcher(recipe: Recipe, factor: int) -> None:
+def _check_matcher(recipe: Recipe) -> None:
     """Raise UsageError where no matcher can be made of what a recipe says."""
     options = recipe.truepose
     _need_known(recipe.name, "matcher", options["matcher"], {"model", "schedule"})
@@ -88,10 +88,6 @@ def _check_matcher(recipe: Recipe, factor: int) -> None:
     if stride < 2 or stride % 2 or recipe.height % stride or recipe.width % stride:
         raise UsageError(
             f"recipe {recipe.name}, matcher: stride must be even and divide height and width"
-        )
-    if matcher.encoder.factor != factor:
-        raise UsageError(
-            f"recipe {recipe.name}, matcher: strides must multiply to {factor}, the VAE's factor"
         )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.card import make_card
+from catalogpose.training.carrier import make_carrier
 from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
 from catalogpose.training.held_out import hold_out_pairs, predict
@@ -37,7 +38,6 @@ from catalogpose.training.truepose import (
 )
 from catalogpose.training.vae import make_vae, train_decoder, train_vae
 from catalogpose.training.workshop import Workshop, check_begun
-from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.model_page import write_model_page
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
@@ -136,9 +136,7 @@ def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
     return vae, Clip.load(shop.model / "clip", shop.device)
 
 
-def _make_nets(
-    shop: Workshop, fusion: str, clip_width: int, matcher: Matcher | None = None
-) -> TruePoseNets:
+def _make_nets(shop: Workshop, fusion: str, clip_width: int, carried: int = 0) -> TruePoseNets:
     """Build nets of the recipe with random weights that the seed decides."""
     recipe, options = shop.recipe, shop.recipe.truepose
     channels = recipe.vae["latent_channels"]
@@ -149,7 +147,7 @@ def _make_nets(
         "sample_size": None,
     }
     torch.manual_seed(shop.seed)
-    return TruePoseNets(unet, _pose_options(options), clip_width, fusion, matcher)
+    return TruePoseNets(unet, _pose_options(options), clip_width, fusion, carried)
 
 
 def run_matcher(shop: Workshop) -> None:
@@ -198,12 +196,13 @@ def _begin_nets(shop: Workshop, clip_width: int) -> TruePoseNets:
     from, else those of the net that sees the pose alone.
     """
     options = shop.recipe.truepose
+    carried = shop.recipe.vae["latent_channels"] + 1 if "matcher" in options else 0
     if shop.start is not None:
         nets = read_nets(shop.start)
-        # That model's own matcher was copied; where it has none, one was trained just now.
-        matcher = read_matcher(shop.model)
-        return TruePoseNets.joined(nets.unet, nets.source_unet, nets.pose_encoder, matcher)
-    nets = _make_nets(shop, options["fusion"], clip_width, read_matcher(shop.model))
+        if nets.unet.config.carried_channels != carried:
+            nets.unet.add_carried(carried)
+        return nets
+    nets = _make_nets(shop, options["fusion"], clip_width, carried)
     start_from(nets, run_start(shop))
     if options["warm"]:
         nets.unet.warm_fusion()
@@ -216,7 +215,8 @@ def run_truepose(shop: Workshop) -> None:
     vae, clip = _load_eyes(shop)
     nets = _begin_nets(shop, clip.width)
     scheduler = DDIMScheduler(**options["scheduler"])
-    pipe = nets.pipeline(vae, scheduler)
+    matcher = read_matcher(shop.model)
+    pipe = nets.pipeline(vae, scheduler, matcher)
     pipe.card = make_card(shop.recipe, {})
     with shop.team.leader_first():
         held_out = shop.pictures("validation")
@@ -230,6 +230,7 @@ def run_truepose(shop: Workshop) -> None:
         Schedule(**options["schedule"], seed=shop.seed),
         folder,
         device=shop.device,
+        carrier=make_carrier(matcher, vae, options["pose_style"]),
         preview=make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip)),
         progress=shop.progress,
         **shop.team.options,
@@ -237,8 +238,7 @@ def run_truepose(shop: Workshop) -> None:
     if not shop.team.leads:
         return
     for name in PARTS:
-        if (net := getattr(nets, name)) is not None:
-            net.half().save_pretrained(str(shop.model / name))
+        getattr(nets, name).half().save_pretrained(str(shop.model / name))
     scheduler.save_pretrained(str(shop.model / "scheduler"))
 
 
@@ -251,7 +251,8 @@ def run_finish(shop: Workshop) -> None:
         return
     vae, clip = _load_eyes(shop)
     scheduler = DDIMScheduler.from_pretrained(str(shop.model / "scheduler"))
-    pipe = read_nets(shop.model).pipeline(vae, scheduler).to(shop.device)
+    matcher = read_matcher(shop.model)
+    pipe = read_nets(shop.model).pipeline(vae, scheduler, matcher).to(shop.device)
     pipe.card = make_card(shop.recipe, {})
     pairs, photos = _pairs(shop, "train", vae, clip), _flat(shop.pictures("train").photos)
     places = np.linspace(0, len(pairs) - 1, options["pool"]).round().astype(int)
@@ -283,6 +284,7 @@ def run_assemble(shop: Workshop) -> None:
     pipe = read_nets(shop.model, torch.float16).pipeline(
         AutoencoderKL.from_pretrained(str(shop.model / "vae"), dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
+        read_matcher(shop.model, torch.float16),
     )
     licence = {} if shop.start is None else {"licence": read_card(shop.start).licence}
     pipe.card = make_card(shop.recipe, training_facts(shop, STAGES), **licence)

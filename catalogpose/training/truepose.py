@@ -17,6 +17,7 @@ from catalogpose.catalog.labels import find_regions, load_keypoint_table
 from catalogpose.perception.clip import Clip
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
+from catalogpose.training.carrier import Carrier
 from catalogpose.training.loop import LossOf, Progress, Schedule, fit
 from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.objective import Objective, denoising_loss
@@ -121,6 +122,7 @@ def train_truepose(
     *,
     device: str,
     lanes: int = 1,
+    carrier: Carrier | None = None,
     **options: Any,
 ) -> TruePoseNets:
     """Train the nets on pairs, every one of which is met once an epoch; see `fit` for what is
@@ -136,11 +138,16 @@ def train_truepose(
         folder: For checkpoint and losses.
         device: Where to train.
         lanes: Micro-batches of a step, over all processes.
+        carrier: Carries the pairs' photos over; None: nothing is carried.
         **options: Of `fit`.
     """
     nets.to(device)
+    if carrier is not None:
+        carrier.to(device)
     schedule = schedule.over(len(pairs))
-    loss_of = loss_over(pairs, nets, scheduler, pose_style, objective, schedule, lanes, device)
+    loss_of = loss_over(
+        pairs, nets, scheduler, pose_style, objective, schedule, lanes, device, carrier
+    )
     fit("truepose", nets, loss_of, schedule, folder, device=device, **options)
     return nets
 
@@ -154,6 +161,7 @@ def loss_over(
     schedule: Schedule,
     lanes: int,
     device: str,
+    carrier: Carrier | None = None,
 ) -> LossOf:
     """Return the loss of a micro-batch, whose pairs and noise its generator decides; arguments as
     for `train_truepose`, the schedule in steps.
@@ -170,6 +178,8 @@ def loss_over(
         first = step * schedule.batch + lane * share
         places = visited(first, share, len(pairs), schedule.seed, schedule.together)
         batch = pairs.take(places.tolist(), share=schedule.together > 1)
+        if carrier is not None:
+            batch = carrier.carry(batch.to(device))
         return denoising_loss(batch, nets, scheduler, pose_style, objective, generator, device)
 
     return loss_of

@@ -152,8 +152,8 @@ class Conditions:
     residuals: Residuals | None = None
     """What is added on the way down; None: nothing."""
     carried: Tensor | None = None
-    """Features of the source's photo as it lies on the posed person, (B, C_0, h, w), added to the
-    pose's in the rows with C; None: no photo is carried."""
+    """The source's photo as it lies on the posed person, (B, c + 1, h, w), from `carried_latents`,
+    for the rows with C; None: no photo is carried."""
     seen: list[tuple[int, Tensor]] | None = None
     """Where training collects (index of the block, HPFA's queries (B, h, N, d)) of a pass, to
     supervise its attention; None: nobody looks."""

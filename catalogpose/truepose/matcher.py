@@ -8,7 +8,10 @@ in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +23,25 @@ from torch import Tensor, nn
 
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
-from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.regions import selection_mask
 
 REACH = 2
 """Tokens around the likeliest place whose weights decide it to a fraction of a token."""
 
-CARRIED_CHANNELS = 4
-"""Of what is carried over: the photo, and how sure its place is."""
-
 HEAD_WIDTH = 32
 """Most channels of a head in the attention at the coarsest level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePhoto:
+    """Photos of sources, embedded once, so that they can be carried to any number of poses."""
+
+    photo: Tensor
+    """(B, 3, H, W) in -1..1."""
+    labels: Tensor
+    """Their parsing maps, int64 (B, H, W)."""
+    keys: Tensor
+    """(B, E, h, w), from `Matcher.keys`."""
 
 
 class _Tower(nn.Module):
@@ -85,11 +96,8 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         width: int = 32,
         stride: int = 8,
         groups: int = 8,
-        widths: tuple[int, int, int] = (16, 32, 64),
-        strides: tuple[int, int, int] = (2, 2, 2),
-        out_channels: int = 320,
     ) -> None:
-        """Build both towers, and the encoder of what is carried over.
+        """Build both towers.
 
         Args:
             pose_channels: Of the pose style, see `pose_encoder.STYLE_CHANNELS`.
@@ -98,14 +106,10 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             width: E.
             stride: Pixels of a token's side, an even number.
             groups: Of the group norms; divides every one of `channels`.
-            widths: Channels behind each of the first three convolutions of the encoder.
-            strides: Their strides; the product is the pixels of a latent's side.
-            out_channels: Of TargetNet's first layer.
         """
         super().__init__()
         self.source_tower = _Tower(3 * stride**2 + labels, channels, width, groups)
         self.pose_tower = _Tower(4 * pose_channels, channels, width, groups)
-        self.encoder = PoseEncoder(CARRIED_CHANNELS, widths, out_channels, strides)
 
     def keys(self, photo: Tensor, labels: Tensor) -> Tensor:
         """Embed a source, once: (B, E, h, w).
@@ -126,36 +130,60 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         embedded: Tensor = self.pose_tower(F.pixel_unshuffle(halves, 2))
         return embedded
 
-    def look(self, photo: Tensor, labels: Tensor, keys: Tensor, pose: Tensor) -> Tensor:
-        """Return features (B, C_0, h, w) of sources carried over to pose pictures (B, C, H, W), for
-        TargetNet's first layer; the other arguments as for `carry`.
-        """
-        with torch.no_grad():
-            carried = self.carry(photo, labels, keys, self.queries(pose))
-        features: Tensor = self.encoder(carried)
-        return features
-
-    def carry(self, photo: Tensor, labels: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+    def carry(self, source: SourcePhoto, queries: Tensor) -> Tensor:
         """Carry sources over to where poses show them.
 
         Args:
-            photo: As for `keys`.
-            labels: As for `keys`; only tokens of the person are places to find.
-            keys: Of the same sources.
-            queries: Of one pose a source.
+            source: B of them; only tokens of the person are places to find.
+            queries: Of one pose a source, (B, E, h, w).
 
         Returns:
             (B, 4, H, W): the photo as it would lie on the posed person, and how sure the places
             are, 0..1.
         """
+        keys = source.keys
         size = (keys.shape[2], keys.shape[3])
-        allowed = selection_mask(labels > 0, size)
+        allowed = selection_mask(source.labels > 0, size)
         found = [
             find_places(similarity(*row[:2]), row[2], size)
             for row in zip(keys[:, None], queries[:, None], allowed[:, None], strict=True)
         ]
         places, sure = (torch.cat(part) for part in zip(*found, strict=True))
-        return carry_pixels(photo, places, sure)
+        return carry_pixels(source.photo, places, sure)
+
+
+def encode_floats(vae: Any, floats: Tensor) -> Tensor:
+    """Encode photos (B, 3, H, W) in -1..1 as latents (B, c, h, w): an `AutoencoderKL`'s scaled
+    mean, in the type of its weights.
+    """
+    latents: Tensor = vae.encode(floats.to(vae.dtype)).latent_dist.mean * vae.config.scaling_factor
+    return latents
+
+
+@torch.no_grad()
+def carried_latents(
+    matcher: Matcher,
+    encode: Callable[[Tensor], Tensor],
+    source: SourcePhoto,
+    pose: Tensor,
+) -> Tensor:
+    """Return what TargetNet sees of sources carried to pose pictures (B, C, H, W): their latents,
+    and how sure they are, as an inpainting Stable Diffusion sees what is kept and where.
+
+    Args:
+        matcher: What carries.
+        encode: Turns photos (B, 3, H, W) into latents (B, c, h, w).
+        source: B of them.
+        pose: One picture a source.
+
+    Returns:
+        (B, c + 1, h, w).
+    """
+    carried = matcher.carry(source, matcher.queries(pose))
+    latent = encode(carried[:, :3])
+    size = (latent.shape[2], latent.shape[3])
+    sure = F.adaptive_avg_pool2d(carried[:, 3:], size)
+    return torch.cat([latent.to(sure.dtype), sure], dim=1)
 
 
 def similarity(keys: Tensor, queries: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.conditions import Conditions
-from catalogpose.truepose.matcher import Matcher
+from catalogpose.truepose.matcher import Matcher, SourcePhoto, carried_latents, encode_floats
 from catalogpose.truepose.model import (
     ModelCard,
     check_weights,
@@ -33,10 +33,9 @@ from catalogpose.truepose.prepared import (
     KeptReference,
     PoseConditions,
     SourceFeatures,
-    SourcePhoto,
     stack_references,
 )
-from catalogpose.truepose.regions import label_mask
+from catalogpose.truepose.regions import choose_regions, label_mask
 from catalogpose.truepose.sampling import (
     Predict,
     guide,
@@ -45,7 +44,7 @@ from catalogpose.truepose.sampling import (
     make_noise,
     sample,
 )
-from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 
 class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers ships no types
@@ -155,18 +154,16 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         """Carry photos to pose pictures (B, C, H, W), each on its own: a batch changes nothing.
 
         Returns:
-            Features (B, C_0, h, w), zero where a photo is None; None: nothing is carried at all.
+            `carried_latents` (B, c + 1, h, w), zero where a photo is None; None: all of them are.
         """
         if self.matcher is None or all(photo is None for photo in photos):
             return None
         found = [
-            None
-            if photo is None
-            else self.matcher.look(photo.photo, photo.labels, photo.keys, pose)
+            None if photo is None else carried_latents(self.matcher, self._encode, photo, pose)
             for photo, pose in zip(photos, drawn.to(self.matcher.dtype)[:, None], strict=True)
         ]
-        nothing = torch.zeros_like(next(features for features in found if features is not None))
-        return torch.cat([nothing if features is None else features for features in found])
+        nothing = torch.zeros_like(next(row for row in found if row is not None))
+        return torch.cat([nothing if row is None else row for row in found])
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
@@ -175,11 +172,12 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         The VAE computes in its own type under autocast too, and so does `decode_latents`: it takes
         float32 to be as good as it is.
         """
-        floats = torch.from_numpy(to_floats(photos)).to(self.device, self.vae.dtype)
+        return self._encode(torch.from_numpy(to_floats(photos)).to(self.device))
+
+    def _encode(self, floats: Tensor) -> Tensor:
+        """Encode photos (B, 3, H, W) in -1..1."""
         with without_autocast(self.device):
-            mean = self.vae.encode(floats).latent_dist.mean
-        latents: Tensor = mean * self.vae.config.scaling_factor
-        return latents
+            return encode_floats(self.vae, floats)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:

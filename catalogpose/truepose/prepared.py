@@ -9,18 +9,7 @@ import torch
 from torch import Tensor
 
 from catalogpose.truepose.conditions import Conditions, SourceLayer
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourcePhoto:
-    """A source's photo, embedded once, so that it can be carried to any number of poses."""
-
-    photo: Tensor
-    """(1, 3, H, W) in -1..1."""
-    labels: Tensor
-    """The parsing map, int64 (1, H, W)."""
-    keys: Tensor
-    """(1, E, h', w'), from `Matcher.keys`."""
+from catalogpose.truepose.matcher import SourcePhoto
 
 
 @dataclass(frozen=True, kw_only=True)

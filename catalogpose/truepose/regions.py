@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalogpose.truepose.attention import least_attended_regions
+from catalogpose.truepose.conditions import SourceLayer
+
 Label = TypeVar("Label", bound=Hashable)
 
 
@@ -76,3 +79,29 @@ def label_grid(label_map: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring a label map (B, H, W) to a layer's size, nearest pixel: int64 (B, height * width)."""
     nearest = F.interpolate(label_map[:, None].float(), size=size, mode="nearest-exact")
     return nearest.flatten(1).long()
+
+
+def choose_regions(
+    layers: Sequence[SourceLayer], regions: Tensor, total: int, count: int = 2
+) -> list[Tensor]:
+    """Choose each layer's overlooked regions (Eq. 9); they depend on the source alone.
+
+    Args:
+        layers: What SourceNet gave.
+        regions: int (B, H, W), the source's map; 0 where a region has no embedding.
+        total: Number of labels, background included.
+        count: K, how many each layer attends to; TargetNet's `region_count`.
+
+    Returns:
+        int64 (B, K) a layer; -1 where the source has fewer regions.
+    """
+    return [
+        least_attended_regions(
+            layer.query,
+            layer.key,
+            label_grid(regions, layer.size),
+            count=count,
+            regions=total,
+        )
+        for layer in layers
+    ]

@@ -21,7 +21,6 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from catalogpose.truepose.attention import (
-    least_attended_regions,
     merge_heads,
     reweighted_attention,
     split_heads,
@@ -34,9 +33,9 @@ from catalogpose.truepose.blocks import (
     TargetBlock,
 )
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
-from catalogpose.truepose.regions import label_grid, level_sizes, selection_mask
+from catalogpose.truepose.regions import level_sizes, selection_mask
 
-OWN_PARTS = (".hpfa.", ".from_clip.", "region_proj.")
+OWN_PARTS = (".hpfa.", ".from_clip.", "region_proj.", "conv_carried.")
 """What names of weights hold that no plain UNet has."""
 
 
@@ -120,32 +119,6 @@ def _project(attention: Any, tokens: Tensor) -> dict[str, Any]:
     }
 
 
-def choose_regions(
-    layers: Sequence[SourceLayer], regions: Tensor, total: int, count: int = 2
-) -> list[Tensor]:
-    """Choose each layer's overlooked regions (Eq. 9); they depend on the source alone.
-
-    Args:
-        layers: What SourceNet gave.
-        regions: int (B, H, W), the source's map; 0 where a region has no embedding.
-        total: Number of labels, background included.
-        count: K, how many each layer attends to; TargetNet's `region_count`.
-
-    Returns:
-        int64 (B, K) a layer; -1 where the source has fewer regions.
-    """
-    return [
-        least_attended_regions(
-            layer.query,
-            layer.key,
-            label_grid(regions, layer.size),
-            count=count,
-            regions=total,
-        )
-        for layer in layers
-    ]
-
-
 class TargetNet(_SiameseNet):
     """The net that denoises: HPFA and CAA in every transformer block (Eq. 5, 8, 9)."""
 
@@ -157,6 +130,7 @@ class TargetNet(_SiameseNet):
         delta: float = 0.6,
         sigma: float = 0.3,
         region_count: int = 2,
+        carried_channels: int = 0,
         **unet: Any,
     ) -> None:
         """Build a UNet of these options with the paper's two attentions.
@@ -167,6 +141,7 @@ class TargetNet(_SiameseNet):
             delta: Of Eq. 6.
             sigma: Of Eq. 6.
             region_count: K of Eq. 9.
+            carried_channels: Of what a matcher carries over, the latent's and one; 0: nothing.
             **unet: Options of `UNet2DConditionModel`.
 
         Raises:
@@ -182,6 +157,7 @@ class TargetNet(_SiameseNet):
             sigma=sigma,
             region_count=region_count,
         )
+        self.add_carried(carried_channels)
         for index, (_, transformer) in enumerate(_transformers(self)):
             block = TargetBlock(
                 transformer.transformer_blocks[0], index, FUSIONS[fusion], clip_width
@@ -204,6 +180,17 @@ class TargetNet(_SiameseNet):
             BlockShape(level, block.norm1.normalized_shape[0], block.attn1.heads)
             for level, block in zip(levels, self._blocks(), strict=True)
         ]
+
+    def add_carried(self, channels: int) -> None:
+        """Take in what a matcher carries over, (B, channels, h, w), from now on; it adds nothing
+        until trained, as what an inpainting Stable Diffusion has beside the noisy latent.
+        """
+        self.register_to_config(carried_channels=channels)
+        if channels:
+            width = self.config.block_out_channels[0]
+            # No bias: where nothing is carried nothing is added.
+            self.conv_carried = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            nn.init.zeros_(self.conv_carried.weight)
 
     def silence_regions(self) -> None:
         """Have CAA add nothing but its bias until trained, where attn2 has no pretrained weights:
@@ -327,7 +314,8 @@ class TargetNet(_SiameseNet):
         pose = pose.to(latent.dtype)
         if conditions.carried is not None:
             skip = conditions.unconditional
-            pose = torch.cat([pose[:skip], pose[skip:] + conditions.carried])
+            carried = self.conv_carried(conditions.carried.to(pose.dtype))
+            pose = torch.cat([pose[:skip], pose[skip:] + carried])
         together = torch.cat([latent, pose], dim=1)
         residuals = conditions.residuals
         prediction: Tensor = (

@@ -92,7 +92,7 @@ def test_the_shipped_plan_has_every_arm_of_the_paper() -> None:
 def test_an_arm_with_a_matcher_trains_it_once(bench: ablation.Bench, tmp_path: Path) -> None:
     """Both seeds of an arm read one matcher, whose seconds its results name; others have none."""
     schedule = {"steps": 2, "batch": 2, "learning_rate": 0.01}
-    model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "widths": [8, 8, 8]}
+    model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4}
     arm = ablation.Arm(fusion="hpfa+caa", matcher={"model": model, "schedule": schedule})
     plan = dataclasses.replace(bench.plan, arms={**bench.plan.arms, "carried": arm})
     made = dataclasses.replace(bench, plan=plan, results=tmp_path)

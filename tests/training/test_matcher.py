@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from catalogpose.pixels import to_floats
+from catalogpose.training.carrier import Carrier
 from catalogpose.training.matcher import matching_loss, train_matcher
 from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.pictures import Pictures, draw_pictures
@@ -43,7 +45,7 @@ def test_background_is_no_place_to_look_at() -> None:
 def make_matcher(**options: int) -> Matcher:
     """Return a small matcher for pictures of 64 x 48."""
     torch.manual_seed(0)
-    return Matcher(channels=(16, 16), width=8, stride=4, groups=4, widths=(4, 4, 4), **options)
+    return Matcher(channels=(16, 16), width=8, stride=4, groups=4, **options)
 
 
 def loss_between(matcher: Matcher, pictures: Pictures) -> float:
@@ -61,9 +63,9 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
 
 
 def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
-    """Some steps on two products find their views in one another; the encoder stays as it was."""
+    """Some steps on two products find their views in one another, and both towers learn."""
     pictures = draw_pictures(tmp_path / "pictures", "train", 2, 3, (64, 48), workers=1)
-    matcher = make_matcher(out_channels=8)
+    matcher = make_matcher()
     before = {name: weight.clone() for name, weight in matcher.named_parameters()}
     untrained = loss_between(matcher, pictures)
     schedule = Schedule(steps=40, batch=2, learning_rate=0.005, warmup=1)
@@ -77,28 +79,55 @@ def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
     assert moved == {"source_tower", "pose_tower"}
 
 
+class Shrinking:
+    """Stands for a VAE: a photo's latent is the photo, made smaller."""
+
+    dtype = torch.float32
+    config = SimpleNamespace(scaling_factor=2.0)
+
+    def encode(self, floats: torch.Tensor) -> SimpleNamespace:
+        """Return the means of cells of 8 pixels."""
+        mean = torch.nn.functional.avg_pool2d(floats, 8)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean))
+
+
 def test_a_batch_carries_each_source_once() -> None:
-    """Pairs that share sources get what pairs with their own would; the towers learn nothing."""
+    """Pairs that share sources get what pairs with their own would; latents are scaled, and how
+    sure they are stands behind them.
+    """
     draw = torch.Generator().manual_seed(0)
-    torch.manual_seed(1)
-    matcher = make_matcher(out_channels=16)
-    nets = TruePoseNets(UNET, {"widths": [4, 4, 4], "in_channels": 3}, 6, matcher=matcher)
-    torch.nn.init.normal_(matcher.encoder.out.weight, std=0.1)
+    matcher = make_matcher().eval()
+    carrier = Carrier(matcher=matcher, vae=Shrinking(), pose_style="rgb")  # type: ignore[arg-type]
     shared = make_batch(draw)
     photos = torch.rand(2, 3, 32, 24, generator=draw)
+    apart = {"source_of": torch.arange(4), "photos": photos[shared.source_of]}
+    found = [
+        carrier.carry(dataclasses.replace(shared, **changes)).carried
+        for changes in ({"photos": photos}, apart)
+    ]
+    assert found[0] is not None
+    assert found[0].shape == (4, 4, 4, 3)
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    assert 1 < found[0][:, :3].max() <= 2
+    assert 0 < found[0][:, 3].min() <= found[0][:, 3].max() <= 1
+    with pytest.raises(ValueError, match="needs pairs with photos"):
+        carrier.carry(shared)
+
+
+def test_what_is_carried_is_learnt_and_dropped_with_the_source() -> None:
+    """Zero at first, it changes nothing; then it shows in the rows that keep C and in no other."""
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(1)
+    nets = TruePoseNets(UNET, {"widths": [4, 4, 4], "in_channels": 3}, 6, carried=5)
+    plain = make_batch(draw)
+    batch = dataclasses.replace(plain, carried=torch.rand(4, 5, 4, 3, generator=draw))
     noisy, pose = torch.randn(4, 4, 4, 3, generator=draw), torch.rand(4, 3, 32, 24, generator=draw)
     timestep, keep = torch.tensor([10, 500, 900, 999]), torch.tensor([True, True, True, False])
-    found = []
-    for source_of, pictures, sources in (
-        (shared.source_of, photos, shared.sources),
-        (torch.arange(4), photos[shared.source_of], shared.sources[shared.source_of]),
-    ):
-        batch = dataclasses.replace(shared, source_of=source_of, photos=pictures, sources=sources)
-        found.append(nets(batch, noisy, timestep, pose, keep)[0])
-    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
-    found[0].square().mean().backward()
-    learns = {n for n, w in matcher.named_parameters() if w.grad is not None}
-    assert learns
-    assert all(name.startswith("encoder.") for name in learns)
-    with pytest.raises(ValueError, match="needs pairs with photos"):
-        nets(shared, noisy, timestep, pose, keep)
+    without = nets(plain, noisy, timestep, pose, keep)[0]
+    silent = nets(batch, noisy, timestep, pose, keep)[0]
+    torch.testing.assert_close(silent, without)
+    silent.square().mean().backward()
+    assert nets.unet.conv_carried.weight.grad.abs().max() > 0
+    torch.nn.init.normal_(nets.unet.conv_carried.weight)
+    loud = nets(batch, noisy, timestep, pose, keep)[0]
+    assert ((loud - without).abs().amax(dim=(1, 2, 3)) > 1e-3).tolist() == keep.tolist()

@@ -9,7 +9,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from catalogpose.truepose.conditions import Conditions
-from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
+from catalogpose.truepose.regions import choose_regions
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,11 +86,9 @@ def test_carrying_moves_whole_tokens() -> None:
 
 
 def make_matcher(**options: int) -> Matcher:
-    """Return a small matcher whose encoder is not silent."""
+    """Return a small matcher."""
     torch.manual_seed(0)
-    made = Matcher(channels=(8, 16), width=8, stride=4, groups=4, widths=(4, 4, 4), **options)
-    torch.nn.init.normal_(made.encoder.out.weight)
-    return made.eval()
+    return Matcher(channels=(8, 16), width=8, stride=4, groups=4, **options).eval()
 
 
 def test_odd_sizes_are_embedded() -> None:
@@ -117,10 +115,9 @@ def test_a_matcher_is_saved_and_read(tmp_path: Path) -> None:
 def carrying(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny model with a matcher beside its nets."""
     pipe = load_pipeline(tiny_model, "cpu")
-    channels = pipe.unet.config.block_out_channels[0]
-    matcher = make_matcher(
-        out_channels=channels, pose_channels=pipe.pose_encoder.config.in_channels
-    )
+    matcher = make_matcher(pose_channels=pipe.pose_encoder.config.in_channels)
+    pipe.unet.add_carried(pipe.vae.config.latent_channels + 1)
+    torch.nn.init.normal_(pipe.unet.conv_carried.weight)
     made = TruePosePipeline(**{**pipe.components, "matcher": matcher})
     made.card = pipe.card
     folder = tmp_path_factory.mktemp("carrying") / "model"

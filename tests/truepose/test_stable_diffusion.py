@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from catalogpose.records import LABELS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.pose_encoder import PoseEncoder
-from catalogpose.truepose.siamese import SourceNet, TargetNet, choose_regions
+from catalogpose.truepose.regions import choose_regions
+from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 WIDTHS = (320, 640, 1280, 1280)
 """Channels of Stable Diffusion 1.5's levels."""
