@@ -83,7 +83,8 @@ def _check_matcher(recipe: Recipe) -> None:
     build(recipe.name, "schedule of matcher", Schedule, section["schedule"])
     if options["fusion"] == "none" or recipe.views < 2:
         raise UsageError(f"recipe {recipe.name}: a matcher needs a source and two views or more")
-    matcher = build(recipe.name, "model of matcher", make_matcher, {"truepose": options})
+    described = {"truepose": {**options, "matcher": section}}
+    matcher = build(recipe.name, "model of matcher", make_matcher, described)
     stride = matcher.config.stride
     if stride < 2 or stride % 2 or recipe.height % stride or recipe.width % stride:
         raise UsageError(

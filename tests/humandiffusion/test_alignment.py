@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from catalogpose.humandiffusion.alignment import Alignment, RegionFeatures
 from catalogpose.humandiffusion.routing import region_masks
 from catalogpose.humandiffusion.text_driven import Filling, TextDriven, load_alignment
 from catalogpose.records import LABEL_ID, LABELS
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import BUNDLED
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.prepared import PoseConditions
@@ -130,8 +132,25 @@ def test_a_trained_one_changes_the_picture(pipe: TruePosePipeline, woken: Alignm
     np.testing.assert_array_equal(again, first)
 
 
-def test_replaced_cloth_cannot_come_through(pipe: TruePosePipeline, woken: Alignment) -> None:
-    """What is not kept of the source changes no bit of the picture; what is kept does."""
+def carrying(pipe: TruePosePipeline) -> TruePosePipeline:
+    """Return the pipeline with a random matcher, whose carried photos show."""
+    unet, generator = copy.deepcopy(pipe.unet), torch.Generator().manual_seed(9)
+    unet.add_carried(pipe.vae.config.latent_channels + 1)
+    torch.nn.init.normal_(unet.conv_carried.weight, std=0.1, generator=generator)
+    matcher = Matcher(pipe.pose_encoder.config.in_channels, channels=(8, 16), stride=4).eval()
+    made = TruePosePipeline(**{**pipe.components, "unet": unet, "matcher": matcher})
+    made.card = pipe.card
+    return made
+
+
+@pytest.mark.parametrize("carries", [False, True])
+def test_replaced_cloth_cannot_come_through(
+    pipe: TruePosePipeline, woken: Alignment, carries: bool
+) -> None:
+    """What is not kept of the source changes no bit of the picture, by a matcher neither; what is
+    kept does.
+    """
+    pipe = carrying(pipe) if carries else pipe
     text, width = TextDriven(pipe, woken), pipe.unet.config.clip_width
     kept, fillings = (
         frozenset({FACE}),

@@ -1,5 +1,6 @@
 """The recipes: what the paper says of its training is what the shipped files say."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def test_numbers_out_of_range_are_refused(
     assert "\n" not in str(error.value)
 
 
+def matcher(**model: int) -> dict[str, object]:
+    """Return a recipe's section of a matcher of these options."""
+    return {"model": model, "schedule": {"steps": 2, "batch": 1, "learning_rate": 0.001}}
+
+
+def test_a_matcher_is_made_of_a_recipe() -> None:
+    """A section without faults passes; one view alone cannot teach where to look."""
+    recipe = load_recipe("bundled")
+    assert isinstance(recipe, Recipe)
+    options = {**recipe.truepose, "matcher": matcher(stride=4)}
+    made = dataclasses.replace(recipe, truepose=options)
+    check(made)
+    with pytest.raises(UsageError, match="a matcher needs a source and two views or more"):
+        check(dataclasses.replace(made, views=1))
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "value", "words"),
     [
@@ -124,6 +141,11 @@ def test_numbers_out_of_range_are_refused(
         ("bundled", ("unet", "depth"), 3, "unet: unknown depth; known: "),
         ("bundled", ("objective", "noises"), 0, "objective: noises must be 1 or more"),
         ("bundled", ("start", "steps"), 0, "schedule of start: "),
+        ("bundled", ("matcher",), matcher(stride=3), "matcher: stride must be even and divide"),
+        ("bundled", ("matcher",), matcher(stride=6), "matcher: stride must be even and divide"),
+        ("bundled", ("matcher",), matcher(depth=3), "model of matcher: "),
+        ("bundled", ("matcher",), {"model": {}}, "schedule of matcher: "),
+        ("bundled", ("matcher",), {"net": {}}, "matcher: unknown net; known: model, schedule"),
     ],
 )
 def test_nets_that_cannot_be_made_are_refused(

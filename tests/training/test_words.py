@@ -1,5 +1,6 @@
 """The training of the alignment of words and picture, on a few studio products."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from catalogpose.training.recipes import FOLDER
 from catalogpose.training.truepose import studio_pairs
 from catalogpose.training.wishes import Mix, draw_wishes
 from catalogpose.training.wording import Wording, studio_wording
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import BUNDLED, read_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
@@ -214,6 +216,30 @@ def test_the_loss_reaches_the_alignment_alone(studio: Studio) -> None:
     plain = losses(routed=False, drawn=False)
     assert set(plain) == {"loss", "denoising"}
     torch.testing.assert_close(plain["denoising"], found["denoising"])
+
+
+def test_an_alignment_learns_beside_a_matcher(studio: Studio) -> None:
+    """Over a model with a matcher the blanked sources are carried in rows that have one, so that
+    the loss is another, and finite.
+    """
+    wishes = draw_wishes(
+        studio.pairs, studio.wording, list(range(6)), Mix(sourceless=0.0), generator(3), studio.look
+    )
+    assert wishes.has_source.all()
+    sources = studio.photos[np.unique(studio.pairs.pairs[:6, 0])]
+    pipe, unet = studio.pipe, copy.deepcopy(studio.pipe.unet)
+    unet.add_carried(pipe.vae.config.latent_channels + 1)
+    torch.nn.init.normal_(unet.conv_carried.weight, std=0.1, generator=generator())
+    matcher = Matcher(pipe.pose_encoder.config.in_channels, channels=(8, 16), stride=4).eval()
+    carrying = TruePosePipeline(**{**pipe.components, "unet": unet, "matcher": matcher})
+    carrying.card = pipe.card
+    nets = AlignmentNets(studio.alignment())
+    plain, carried = (
+        alignment_loss(wishes, sources, one, nets, AlignmentObjective(), generator(), "cpu")["loss"]
+        for one in (pipe, carrying)
+    )
+    assert carried.isfinite()
+    assert (carried - plain).abs() > 1e-4
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
