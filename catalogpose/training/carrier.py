@@ -28,7 +28,7 @@ class Carrier:
     def to(self, device: str | torch.device) -> Carrier:
         """Move both to a device, frozen."""
         for net in (self.matcher, self.vae):
-            net.to(device).requires_grad_(False).eval()
+            net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
         return self
 
     @torch.no_grad()
