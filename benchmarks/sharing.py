@@ -24,7 +24,7 @@ from torch import Tensor
 
 from catalogpose.catalog.labels import load_keypoint_table
 from catalogpose.records import LABELS
-from catalogpose.training import truepose
+from catalogpose.training import nets as net_module
 from catalogpose.training.objective import Objective, denoising_loss
 from catalogpose.training.pairs import Pairs, pairs_of_views
 from catalogpose.training.pictures import draw_pictures
@@ -61,7 +61,7 @@ def make_pairs(recipe: Recipe, folder: Path, products: int) -> Pairs:
     )
 
 
-def make_nets(recipe: Recipe) -> truepose.TruePoseNets:
+def make_nets(recipe: Recipe) -> net_module.TruePoseNets:
     """Build the recipe's nets with random weights."""
     options, channels = recipe.truepose, recipe.vae["latent_channels"]
     unet = {
@@ -69,7 +69,7 @@ def make_nets(recipe: Recipe) -> truepose.TruePoseNets:
     }  # fmt: skip
     pose = {**options["pose"], "in_channels": STYLE_CHANNELS[options["pose_style"]]}
     torch.manual_seed(0)
-    nets = truepose.TruePoseNets(unet, pose, clip_width(recipe), options["fusion"])
+    nets = net_module.TruePoseNets(unet, pose, clip_width(recipe), options["fusion"])
     nets.unet.warm_fusion()
     return nets
 
@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     nets, scheduler = make_nets(recipe), DDIMScheduler(**recipe.truepose["scheduler"])
     objective = Objective(**recipe.truepose["objective"])
     ways = {"every pair alone": (False, apart), "sources shared": (True, apart),
-            "looks shared too": (True, truepose._distinct)}  # fmt: skip
+            "looks shared too": (True, net_module._distinct)}  # fmt: skip
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for step in range(options.rounds):
         places = visited(step * options.pairs, options.pairs, len(pairs), 0, options.together)
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
             batch = pairs.take(places.tolist(), share=share)
             draw = draw_generator(0, step, 0)
             started = time.process_time()
-            with patch.object(truepose, "_distinct", distinct):
+            with patch.object(net_module, "_distinct", distinct):
                 losses = denoising_loss(
                     batch, nets, scheduler, recipe.truepose["pose_style"], objective, draw, "cpu"
                 )

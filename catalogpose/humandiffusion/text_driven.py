@@ -83,11 +83,10 @@ class TextDriven:
         left = {label: vector for label, vector in embeddings.items() if label in kept}
         seen = np.where(np.isin(labels, list(kept)), labels, np.uint8(0))
         blanked = blank(photo, labels, kept)
-        features = self._pipe.encode_source(blanked, seen, left)
-        whole = torch.from_numpy(labels.astype(np.int64))[None]
         # What is blanked is carried too, as grey: else what is kept would lie all over the person.
-        carried = self._pipe.embed_photo(blanked, labels)
-        return replace(features, labels=whole.to(features.labels.device), photo=carried)
+        features = self._pipe.encode_source(blanked, seen, left, labels)
+        whole = torch.from_numpy(labels.astype(np.int64))[None]
+        return replace(features, labels=whole.to(features.labels.device))
 
     @torch.no_grad()
     def condition(

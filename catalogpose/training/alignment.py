@@ -130,7 +130,7 @@ def train_alignment(
         places = visited(first, share, len(pairs), schedule.seed, schedule.together)
         look = partial(embed_kept, pairs, photos, clip)
         wishes = draw_wishes(pairs, wording, places.tolist(), mix, generator, look)
-        sources = np.unique(pairs.pairs[places, 0])
+        sources, _ = pairs.sources_of(places.tolist())
         return alignment_loss(wishes, photos[sources], pipe, nets, objective, generator, device)
 
     fit("alignment", nets, loss_of, schedule, folder, device=device, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogpose.errors import UsageError
+from catalogpose.training.nets import make_matcher
 from catalogpose.training.recipes import Recipe
 from catalogpose.training.workshop import Workshop
 from catalogpose.truepose.model import read_card
@@ -51,6 +52,13 @@ def check_start(recipe: Recipe, start: Path) -> None:
             f"--model {start} has a matcher, recipe {recipe.name} has none: name another model or "
             "recipe"
         )
+    if (start / "matcher").is_dir():
+        # JSON has lists where a configuration has tuples.
+        made = json.loads(json.dumps(dict(make_matcher(options).config)))
+        found = _read(start / "matcher/config.json")
+        own = [name for name in made if not name.startswith("_")]
+        theirs |= {f"matcher's {name}": found.get(name) for name in own}
+        wanted |= {f"matcher's {name}": made[name] for name in own}
     for name, value in wanted.items():
         if theirs.get(name) != value:
             raise UsageError(

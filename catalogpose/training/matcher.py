@@ -14,6 +14,7 @@ from catalogpose.training.correspondence import true_matches
 from catalogpose.training.loop import Schedule, fit
 from catalogpose.training.objective import TOLERANCE
 from catalogpose.training.pictures import Pictures
+from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pose_encoder import draw_pose
 
@@ -44,14 +45,19 @@ def matching_loss(
         flat = tokens.flatten(2).transpose(1, 2)
         return flat.gather(1, places[..., None].expand(-1, -1, flat.shape[2]))
 
-    logits = at(queries, truth.looks) @ at(keys, truth.places).transpose(1, 2)
-    logits = logits.float() * keys.shape[1] ** -0.5
+    # In half precision neighbouring tokens would be as likely as one another.
+    with without_autocast(keys.device):
+        logits = at(queries, truth.looks).float() @ at(keys, truth.places).float().transpose(1, 2)
+        logits = logits * keys.shape[1] ** -0.5
     # Filled up places, which show background, are no places to look at.
     logits = logits.masked_fill(~truth.real[:, None], -1e4)
     entropy = -(truth.weights * logits.log_softmax(dim=-1)).sum(dim=-1)
     likeliest = truth.weights.topk(min(2, logits.shape[2]), dim=-1).indices
     right = (logits.argmax(dim=-1, keepdim=True) == likeliest).any(dim=-1)
-    return {"loss": entropy[truth.known].mean(), "right": right[truth.known].float().mean()}
+    known = truth.known.float()
+    # Of a front and a back there may be no point that both show.
+    count = known.sum().clamp(min=1)
+    return {"loss": (entropy * known).sum() / count, "right": (right * known).sum() / count}
 
 
 def train_matcher(
@@ -78,6 +84,7 @@ def train_matcher(
         **options: Of `fit`.
     """
     products, views, height, width = pictures.labels.shape
+    schedule = schedule.over(products)
     share = schedule.share(lanes)
     matcher.to(device, memory_format=torch.channels_last)
 

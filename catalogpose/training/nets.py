@@ -146,8 +146,8 @@ def _distinct(source_of: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def make_matcher(truepose: Mapping[str, Any]) -> Matcher:
     """Build the matcher that a recipe's section describes, with random weights."""
-    style = truepose["pose_style"]
-    made: Matcher = Matcher(pose_channels=STYLE_CHANNELS[style], **truepose["matcher"]["model"])
+    options = truepose["matcher"].get("model", {})
+    made: Matcher = Matcher(STYLE_CHANNELS[truepose["pose_style"]], **options)
     return made
 
 

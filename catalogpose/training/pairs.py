@@ -89,14 +89,24 @@ class Pairs:
         """Return the number of pairs."""
         return len(self.pairs)
 
+    def sources_of(self, indices: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
+        """Return the pictures that pairs which share sources have as such, (S,), and which of them
+        each has, (B,); in the pairs' order unless there are fewer of them.
+        """
+        source = self.pairs[np.asarray(indices), 0]
+        distinct, source_of = np.unique(source, return_inverse=True)
+        if len(distinct) < len(source):
+            return distinct, source_of
+        return np.asarray(source), np.arange(len(source))
+
     def take(self, indices: Sequence[int], *, share: bool = False) -> PairBatch:
         """Read the pairs with these numbers; with `share` each distinct source's latent once, where
         there are fewer of them than pairs.
         """
         source, target = self.pairs[np.asarray(indices)].T
-        distinct, source_of = source, np.arange(len(source))
-        if share and len(np.unique(source)) < len(source):
-            distinct, source_of = np.unique(source, return_inverse=True)
+        distinct, source_of = (
+            self.sources_of(indices) if share else (source, np.arange(len(source)))
+        )
 
         def load(array: NDArray[np.generic], rows: NDArray[np.int32]) -> Tensor:
             """Copy rows into a tensor."""

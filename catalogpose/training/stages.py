@@ -1,5 +1,5 @@
-"""From a recipe to a model folder: pictures, VAE, CLIP, TruePose, parser, each stage resumable on
-its own.
+"""From a recipe to a model folder: pictures, VAE, CLIP, matcher, TruePose, parser, each stage
+resumable on its own.
 """
 
 from __future__ import annotations
@@ -308,8 +308,11 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     }  # fmt: skip
     if shop.refine:
         facts["refine"] = sorted(shop.refine)
-    for section in ("start", "schedule"):
-        Schedule(**shop.recipe.truepose[section]).share(process_count())
+    options = shop.recipe.truepose
+    together = [options["start"], options["schedule"]]
+    together += [options["matcher"]["schedule"]] if "matcher" in options else []
+    for schedule in together:
+        Schedule(**schedule).share(process_count())
     if shop.start is not None:
         check_start(shop.recipe, shop.start)
         facts["model"] = dict(read_card(shop.start).weights)

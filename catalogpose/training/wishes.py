@@ -117,7 +117,7 @@ def draw_wishes(
     """
     pairs = data.take(places, share=True)
     rows = np.asarray(data.pairs[np.asarray(places), 1])
-    sources = np.unique(data.pairs[np.asarray(places), 0])
+    sources, _ = data.sources_of(places)
     has_source = torch.rand(len(pairs.sources), generator=generator) >= mix.sourceless
     replaced = torch.rand(len(pairs.sources), len(LABELS), generator=generator) < mix.replaced
     replaced = (replaced & WEARABLE)[:, GROUPS] | ~has_source[:, None]

@@ -107,6 +107,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         photo: NDArray[np.uint8],
         labels: NDArray[np.uint8],
         embeddings: Mapping[int, NDArray[np.floating]],
+        whole: NDArray[np.uint8] | None = None,
     ) -> SourceFeatures:
         """Look at one source (Eq. 3, 4 and 9's choice).
 
@@ -114,6 +115,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             photo: (H, W, 3), on the model's canvas.
             labels: (H, W), its parsing map in the common vocabulary.
             embeddings: One CLIP embedding (D,) a label id; CAA never chooses a region without.
+            whole: The map by which the photo is carried, if not `labels`; None: they are it.
 
         Raises:
             ValueError: If photo or map has another size than the canvas.
@@ -135,7 +137,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             chosen=chosen,
             labels=label_map.to(device),
             embeddings=table.to(device, dtype),
-            photo=self.embed_photo(photo, labels),
+            photo=self.embed_photo(photo, labels if whole is None else whole),
         )
 
     @torch.no_grad()

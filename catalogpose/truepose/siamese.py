@@ -157,7 +157,6 @@ class TargetNet(_SiameseNet):
             sigma=sigma,
             region_count=region_count,
         )
-        self.add_carried(carried_channels)
         for index, (_, transformer) in enumerate(_transformers(self)):
             block = TargetBlock(
                 transformer.transformer_blocks[0], index, FUSIONS[fusion], clip_width
@@ -167,6 +166,8 @@ class TargetNet(_SiameseNet):
             self.region_proj = nn.Linear(clip_width, self.config.cross_attention_dim)
         # A change of class keeps the convolution's weights and their names.
         self.conv_in.__class__ = PosedConv
+        # Last, so that all else is drawn as in a net without it.
+        self.add_carried(carried_channels)
 
     def _blocks(self) -> Iterator[TargetBlock]:
         """Yield the transformer blocks in the order in which they run."""

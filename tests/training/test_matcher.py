@@ -42,6 +42,14 @@ def test_background_is_no_place_to_look_at() -> None:
     assert found["loss"] < 1e-3
 
 
+def test_nothing_known_is_no_loss() -> None:
+    """Where the source shows none of the target's points, loss and share are 0, not NaN."""
+    tokens, other = torch.ones(1, 4, 1, 4), SURFACE.clone()
+    other[:3, 0] = 9
+    found = matching_loss(tokens, tokens, SURFACE[None, None], other[None, None])
+    assert (found["loss"], found["right"]) == (0, 0)
+
+
 def make_matcher(**options: int) -> Matcher:
     """Return a small matcher for pictures of 64 x 48."""
     torch.manual_seed(0)
@@ -68,7 +76,7 @@ def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
     matcher = make_matcher()
     before = {name: weight.clone() for name, weight in matcher.named_parameters()}
     untrained = loss_between(matcher, pictures)
-    schedule = Schedule(steps=40, batch=2, learning_rate=0.005, warmup=1)
+    schedule = Schedule(epochs=40, batch=2, learning_rate=0.005, warmup=1)
     train_matcher(pictures, matcher, "rgb", schedule, tmp_path / "work", device="cpu")
     assert loss_between(matcher, pictures) < 0.7 * untrained
     moved = {

@@ -75,3 +75,16 @@ def test_sources_that_nobody_shares_stay_in_the_pairs_order() -> None:
     assert batch.source_of.tolist() == [0, 1]
     found = batch.sources.float().mean(dim=(1, 2, 3))
     assert found.tolist() == pairs.pairs[places, 0].tolist()
+
+
+def test_sources_are_named_in_the_order_in_which_they_are_read() -> None:
+    """Sorted where pairs share them, else as the pairs come; either way as `take` reads them."""
+    pairs = make_pairs()
+    backwards = [int(np.flatnonzero(pairs.pairs[:, 0] == row)[0]) for row in (5, 1, 3)]
+    for indices, expected in ((backwards, [5, 1, 3]), ([*backwards, backwards[0]], [1, 3, 5])):
+        rows, source_of = pairs.sources_of(indices)
+        assert rows.tolist() == expected
+        assert rows[source_of].tolist() == pairs.pairs[indices, 0].tolist()
+        taken = pairs.take(indices, share=True)
+        assert taken.sources[:, 0, 0, 0].tolist() == expected
+        assert taken.source_of.tolist() == source_of.tolist()

@@ -143,6 +143,12 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         for place in ("second", "third")
     )
     assert all(torch.equal(towers[name], later[name]) for name in towers)
+    other = json.loads(carrying.read_text(encoding="utf-8"))
+    other["truepose"]["matcher"]["model"]["width"] = 8
+    wider = tmp_path / "wider.json"
+    wider.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UsageError, match="has matcher's width 4, recipe tiny 8"):
+        train_model(dataclasses.replace(again, recipe=str(wider), out=tmp_path / "fifth"))
     with pytest.raises(UsageError, match="has a matcher, recipe tiny has none"):
         train_model(dataclasses.replace(options, out=tmp_path / "fourth", model=str(model)))
     with pytest.raises(UsageError, match="carries photos over by a matcher"):
