@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from catalogpose.truepose.attention import merge_heads, reweighted_attention, split_heads
 from catalogpose.truepose.conditions import Conditions
-from catalogpose.truepose.regions import selection_mask
+from catalogpose.truepose.regions import choose_regions, selection_mask
 from catalogpose.truepose.siamese import (
     SourceNet,
     TargetNet,
-    choose_regions,
 )
 from catalogpose.truepose.stable_diffusion import load_stable_diffusion
 
