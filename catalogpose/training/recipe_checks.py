@@ -33,8 +33,8 @@ STAGES_OF_POSE = 3
 def check_photo_recipe(recipe: PhotoRecipe) -> None:
     """Raise UsageError naming the section of a recipe for photos that is wrong."""
     options = recipe.truepose
-    # The width of CLIP's embeddings is found out, not chosen.
-    own = set(NET_SETTINGS) - {"clip_width"}
+    # The width of CLIP's embeddings is found out, not chosen; photos have no matcher.
+    own = set(NET_SETTINGS) - {"clip_width", "carried_channels"}
     _need_known(recipe.name, "net", options["net"], own)
     objective = _check_parts(recipe.name, options["net"].get("fusion", "hpfa+caa"), options)
     if objective.truth_weight:

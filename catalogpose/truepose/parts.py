@@ -34,7 +34,7 @@ SUFFIXES = (".json", ".safetensors", ".txt")
 UNET_CONFIG = "unet/config.json"
 """TargetNet's settings."""
 
-NET_SETTINGS = ("fusion", "delta", "sigma", "region_count", "clip_width")
+NET_SETTINGS = ("fusion", "delta", "sigma", "region_count", "clip_width", "carried_channels")
 """TargetNet's own settings among those of a plain UNet; a folder shows those that it has."""
 
 
