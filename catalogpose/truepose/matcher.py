@@ -194,8 +194,7 @@ def similarity(keys: Tensor, queries: Tensor) -> Tensor:
         queries: (B, E, h, w).
     """
     with without_autocast(keys.device):
-        wide = (tokens.float().flatten(2) for tokens in (keys, queries))
-        key, query = wide
+        key, query = (tokens.float().flatten(2) for tokens in (keys, queries))
         logits: Tensor = query.transpose(1, 2) @ key * key.shape[1] ** -0.5
     return logits
 
