@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from catalogpose.catalog.labels import find_regions
 from catalogpose.errors import UsageError
 from catalogpose.humandiffusion.alignment import AlignedBlock, Alignment
 from catalogpose.humandiffusion.routing import (
@@ -27,20 +26,23 @@ from catalogpose.humandiffusion.routing import (
     region_mass,
     region_shares,
 )
-from catalogpose.humandiffusion.text_driven import blank, condition_kept
 from catalogpose.perception.clip import Clip
 from catalogpose.records import LABELS
+from catalogpose.training.kept import drawn_target, embed_kept, kept_carried, kept_conditions
 from catalogpose.training.loop import Schedule, fit
-from catalogpose.training.objective import Objective, draw_timesteps, prediction_target
+from catalogpose.training.objective import (
+    Objective,
+    draw_timesteps,
+    prediction_target,
+)
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.schedule import place_of, visited
 from catalogpose.training.wishes import Mix, Wishes, draw_wishes
 from catalogpose.training.wording import Wording
 from catalogpose.truepose.conditions import Conditions, Residuals
-from catalogpose.truepose.matcher import SourcePhoto
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.pose_encoder import draw_pose
-from catalogpose.truepose.regions import choose_regions, level_sizes
+from catalogpose.truepose.regions import level_sizes
 
 Seen = Sequence[list[tuple[Tensor, Tensor]]]
 """What `AlignedBlock.seen` collected, a list a block."""
@@ -58,6 +60,8 @@ class AlignmentObjective:
     """How often a row has nothing but its map, 0..1, for guidance."""
     routed: bool = True
     """Whether the feature level is there; an ablation leaves it out."""
+    carried_weight: float = 0.0
+    """0..1: as in `Objective`, of what is kept; 0 where TruePose has no matcher, or learnt so."""
     drawn: bool = True
     """Whether the image level is there; an ablation leaves it out."""
 
@@ -65,8 +69,9 @@ class AlignmentObjective:
         """Raise UsageError where a value is out of range."""
         if not (self.attention_weight >= 0 and self.contrast_weight >= 0):
             raise UsageError("objective: attention_weight and contrast_weight must be 0 or more")
-        if not 0 <= self.dropout <= 1:
-            raise UsageError("objective: dropout must be 0 to 1")
+        for name in ("dropout", "carried_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"objective: {name} must be 0 to 1")
 
 
 class AlignmentNets(nn.Module):
@@ -137,24 +142,6 @@ def train_alignment(
     return nets
 
 
-def embed_kept(
-    pairs: Pairs,
-    photos: NDArray[np.uint8],
-    clip: Clip,
-    rows: NDArray[np.integer],
-    kept: NDArray[np.bool_],
-) -> NDArray[np.float32]:
-    """Return embeddings (S, L, D) of what is kept, bool (S, L), of the pictures `rows` (S,)."""
-    found = np.zeros((*kept.shape, clip.width), dtype=np.float32)
-    for place, (row, labels) in enumerate(zip(rows, kept, strict=True)):
-        here = np.flatnonzero(labels & pairs.known[row])
-        regions = [r for r in find_regions(pairs.labels[row]) if r.label in here]
-        picture = blank(photos[row], pairs.labels[row], np.flatnonzero(labels))
-        vectors = clip.embed(picture, [region.box for region in regions])
-        found[place, [region.label for region in regions]] = vectors
-    return found
-
-
 def alignment_loss(
     wishes: Wishes,
     photos: NDArray[np.uint8],
@@ -179,21 +166,21 @@ def alignment_loss(
         `loss`, what is minimised; and unweighted `denoising`, `attention` and `contrast`.
     """
     wishes = wishes.to(device)
-    clean = wishes.pairs.target
-    noise = torch.randn(clean.shape, generator=generator).to(device)
+    target = wishes.pairs.target
+    noise = torch.randn(target.shape, generator=generator).to(device)
     total = pipe.scheduler.config.num_train_timesteps
-    timestep = draw_timesteps(Objective(timesteps="high"), len(clean), total, generator).to(device)
-    keep = (torch.rand(len(clean), generator=generator) >= objective.dropout).to(device)
+    timestep = draw_timesteps(Objective(timesteps="high"), len(target), total, generator).to(device)
+    keep = (torch.rand(len(target), generator=generator) >= objective.dropout).to(device)
+    height, width = wishes.pairs.labels.shape[1:]
+    drawn = draw_pose(wishes.pairs.joints, height, width, pipe.card.pose_style)
+    carried = kept_carried(wishes, photos, pipe, keep, drawn)
+    clean = drawn_target(wishes, carried, objective.carried_weight)
     noisy = pipe.scheduler.add_noise(clean, noise, timestep)
     masks = region_masks(wishes.pairs.target_labels, len(LABELS))
     seen: Seen = [[] for _ in nets.alignment.attentions]
-    conditions = _condition(wishes, photos, pipe)
+    conditions = kept_conditions(wishes, photos, pipe)
     conditions = _align(conditions, wishes, masks, nets.alignment, objective, keep, seen)
-    height, width = wishes.pairs.labels.shape[1:]
-    drawn = draw_pose(wishes.pairs.joints, height, width, pipe.card.pose_style)
-    if pipe.matcher is not None:
-        carried = pipe.carry(_blanked_photos(wishes, photos, pipe, keep), drawn)
-        conditions = replace(conditions, carried=carried)
+    conditions = replace(conditions, carried=carried)
     predicted = pipe.unet(noisy, timestep, pipe.pose_encoder(drawn), conditions)
     wanted = prediction_target(pipe.scheduler, clean, noise, timestep)
     losses = {"denoising": (predicted.float() - wanted).square().mean()}
@@ -209,70 +196,6 @@ def alignment_loss(
             + objective.contrast_weight * extra["contrast"]
         )
     return {"loss": loss, **losses}
-
-
-@torch.no_grad()
-def _condition(wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline) -> Conditions:
-    """Return C: what is kept of the sources, the rest of them blanked before any net sees it."""
-    pairs, rows = wishes.pairs, wishes.pairs.source_of
-    first = torch.from_numpy(np.unique(rows.cpu().numpy(), return_index=True)[1]).to(rows.device)
-    labels = pairs.labels[first]
-    kept = wishes.kept.gather(1, labels.flatten(1)).view_as(labels)
-    layers = pipe.source_unet(pipe.encode_photos(_blank_all(photos, labels, wishes.kept)))
-    known = pairs.known[first].gather(1, labels.flatten(1)).view_as(labels)
-    count = pipe.unet.config.region_count
-    chosen = choose_regions(layers, labels * known * kept, len(LABELS), count)
-    there = wishes.has_source[rows]
-    chosen = [torch.where(there[:, None], layer[rows], -1) for layer in chosen]
-    said = (wishes.worded >= 0)[..., None]
-    table = torch.where(said, wishes.features.vectors[:, :, 0], pairs.embeddings)
-    found = condition_kept(
-        pipe.unet,
-        [layer.taken(rows) for layer in layers],
-        pairs.labels,
-        wishes.kept[rows],
-        table,
-        chosen,
-        wishes.worded,
-    )
-    factor = there[:, None, None, None].to(found.layers[0].key.dtype)
-    silent = [
-        replace(
-            layer,
-            key=layer.key * factor,
-            value=layer.value * factor,
-            key_valid=None if layer.key_valid is None else layer.key_valid | ~there[:, None],
-        )
-        for layer in found.layers
-    ]
-    return Conditions(layers=silent)
-
-
-def _blank_all(photos: NDArray[np.uint8], labels: Tensor, kept: Tensor) -> NDArray[np.uint8]:
-    """Blank what is not kept, bool (S, L), of photos (S, H, W, 3) with their maps (S, H, W)."""
-    return np.stack(
-        [
-            blank(photo, own.cpu().numpy(), np.flatnonzero(keep.cpu().numpy()))
-            for photo, own, keep in zip(photos, labels, kept, strict=True)
-        ]
-    )
-
-
-def _blanked_photos(
-    wishes: Wishes, photos: NDArray[np.uint8], pipe: TruePosePipeline, keep: Tensor
-) -> list[SourcePhoto | None]:
-    """Return what the pipeline's matcher carries in each row: of rows that have a source and keep C
-    their blanked photo; None: nothing.
-    """
-    rows = wishes.pairs.source_of.tolist()
-    labels = dict(zip(rows, wishes.pairs.labels, strict=True))
-    maps = torch.stack([labels[place] for place in range(len(photos))])
-    blanked = _blank_all(photos, maps, wishes.kept)
-    seen = [
-        pipe.embed_photo(photo, own.cpu().numpy()) for photo, own in zip(blanked, maps, strict=True)
-    ]
-    there = (wishes.has_source[wishes.pairs.source_of] & keep).tolist()
-    return [seen[place] if used else None for place, used in zip(rows, there, strict=True)]
 
 
 def _align(

@@ -31,6 +31,16 @@ WATCHED_TOKENS = 1024
 """Most tokens of a layer whose attention is supervised: a finer one's would fill the memory at 512
 x 352, and the coarser ones are enough to find a place."""
 
+TRUSTED = (0.3, 0.5)
+"""How sure a place must be for what is carried from it to count at all, and to count in full."""
+
+COLOUR_SIDE = 5
+"""Latent cells, a square's side, whose mean is a place's colour, its pattern left out."""
+
+COLOUR_REACH = 0.6
+"""Squared distance of two colours, a mean over channels of a latent, at which what is carried
+counts 1/e."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -51,6 +61,9 @@ class Objective:
     flow_weight: float = 0.0
     """0 or more: weight of what HPFA's attention makes of the source's latent against the target's,
     in the person: Leffa's idea, without a flow field; for photos too."""
+    carried_weight: float = 0.0
+    """0..1: how far the target becomes what a matcher carries to it, where that can be trusted; see
+    `carried_target`."""
 
     def __post_init__(self) -> None:
         """Raise UsageError where a value is out of range."""
@@ -59,6 +72,8 @@ class Objective:
                 raise UsageError(f"objective: {name} must be 0 or more")
         if self.noises < 1 or not 0 <= self.condition_dropout <= 1:
             raise UsageError("objective: noises must be 1 or more, condition_dropout 0 to 1")
+        if not 0 <= self.carried_weight <= 1:
+            raise UsageError("objective: carried_weight must be 0 to 1")
         if self.timesteps not in TIMESTEPS:
             raise UsageError(f"objective: timesteps must be one of {', '.join(TIMESTEPS)}")
 
@@ -67,8 +82,12 @@ class Objective:
         """Whether HPFA's attention is looked at."""
         return self.truth_weight > 0 or self.flow_weight > 0
 
-    def check_fusion(self, fusion: str) -> None:
-        """Raise UsageError where HPFA's attention is to be watched and the fusion has none."""
+    def check_parts(self, fusion: str, *, matched: bool) -> None:
+        """Raise UsageError where HPFA's attention is to be watched and the fusion has none, or
+        where what is carried is to be learnt and no matcher carries anything.
+        """
+        if self.carried_weight and not matched:
+            raise UsageError("objective: carried_weight needs a matcher; set it to 0")
         if self.watches and not FUSIONS[fusion].source.startswith("hpfa"):
             raise UsageError(
                 f"objective: truth_weight and flow_weight need a fusion with HPFA, not {fusion}; "
@@ -110,6 +129,37 @@ def latent_weights(labels: Tensor, size: tuple[int, int], strength: float) -> Te
     return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
+def carried_target(target: Tensor, carried: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """Move latents towards what a matcher carried to them (ours).
+
+    What is carried lies a little off the truth, and the squared error of stripes that are shifted
+    is least for their mean colour. The carried stripes themselves can be learnt; and for who looks
+    at the cloth they are right. So they are what is to be drawn on the person, where their place is
+    sure and their colour, over `COLOUR_SIDE` cells, is the truth's.
+
+    Args:
+        target: The true latents, (B, c, h, w).
+        carried: See `carried_latents`, (B, c + 1, h, w).
+        labels: Parsing maps of the targets, int64 (B, H, W).
+        weight: How far, 0..1.
+
+    Returns:
+        (B, c, h, w).
+    """
+    latent, sure = carried[:, :-1].to(target.dtype), carried[:, -1:].to(target.dtype)
+    size = (target.shape[2], target.shape[3])
+    person = F.adaptive_avg_pool2d((labels > 0).to(target.dtype)[:, None], size)
+    colour, other = (
+        F.avg_pool2d(z, COLOUR_SIDE, 1, COLOUR_SIDE // 2, count_include_pad=False)
+        for z in (latent, target)
+    )
+    apart = (colour - other).square().mean(dim=1, keepdim=True)
+    least, enough = TRUSTED
+    trust = ((sure - least) / (enough - least)).clamp(0, 1) * (person > 0.5)
+    trust = weight * trust * torch.exp(-((apart / COLOUR_REACH) ** 2))
+    return torch.lerp(target, latent, trust.expand_as(target))
+
+
 def denoising_loss(
     batch: PairBatch,
     nets: Any,
@@ -144,6 +194,10 @@ def denoising_loss(
     keep = kept.to(device)
     height, width = batch.labels.shape[1:]
     pose = draw_pose(batch.joints, height, width, pose_style)
+    if objective.carried_weight and batch.carried is not None:
+        maps = batch.target_labels
+        drawn = carried_target(batch.target, batch.carried, maps, objective.carried_weight)
+        clean = torch.where(keep[:, None, None, None], drawn.repeat(times, 1, 1, 1), clean)
     noisy = scheduler.add_noise(clean, noise, timestep)
     predicted, seen, layers = nets(batch, noisy, timestep, pose, keep, watch=objective.watches)
     seen = [(index, query) for index, query in seen if query.shape[2] <= WATCHED_TOKENS]

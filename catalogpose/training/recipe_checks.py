@@ -142,7 +142,7 @@ def _check_parts(name: str, fusion: str, options: Mapping[str, Any]) -> Objectiv
             f"recipe {name}, scheduler: prediction_type must be one of {', '.join(PREDICTIONS)}"
         )
     objective = build(name, "objective", Objective, options["objective"])
-    objective.check_fusion(fusion)
+    objective.check_parts(fusion, matched="matcher" in options)
     return objective
 
 

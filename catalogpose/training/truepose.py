@@ -169,7 +169,7 @@ def loss_over(
     Raises:
         UsageError: If the batch cannot be split so, or the objective watches what is not there.
     """
-    objective.check_fusion(nets.unet.config.fusion)
+    objective.check_parts(nets.unet.config.fusion, matched=carrier is not None)
     share = schedule.share(lanes)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from catalogpose.errors import UsageError
 from catalogpose.records import LABEL_ID
 from catalogpose.training.objective import (
     Objective,
+    carried_target,
     denoising_loss,
     draw_timesteps,
     latent_weights,
@@ -164,9 +165,66 @@ def test_only_hpfa_can_be_watched(fusion: str) -> None:
     """Another fusion is refused in one line, and allowed where nothing is watched."""
     for name in ("truth_weight", "flow_weight"):
         with pytest.raises(UsageError, match=f"need a fusion with HPFA, not {re.escape(fusion)}"):
-            Objective(**{name: 1.0}).check_fusion(fusion)
-        Objective(**{name: 1.0}).check_fusion("hpfa-literal+caa")
-    Objective().check_fusion(fusion)
+            Objective(**{name: 1.0}).check_parts(fusion, matched=False)
+        Objective(**{name: 1.0}).check_parts("hpfa-literal+caa", matched=False)
+    Objective().check_parts(fusion, matched=False)
+
+
+def test_what_is_carried_needs_a_matcher() -> None:
+    """Without one, learning what it carries is refused in one line."""
+    with pytest.raises(UsageError, match="carried_weight needs a matcher"):
+        Objective(carried_weight=1.0).check_parts("hpfa+caa", matched=False)
+    Objective(carried_weight=1.0).check_parts("hpfa+caa", matched=True)
+
+
+def carried_beside(target: Tensor, sure: float) -> Tensor:
+    """Return a carried pattern of the target's mean colour, everywhere as sure: stripes of +-0.5,
+    whose mean over `COLOUR_SIDE` cells is a tenth at most.
+    """
+    stripes = torch.ones_like(target)
+    stripes[..., ::2, :] = -1
+    return torch.cat([target + 0.5 * stripes, torch.full_like(target[:, :1], sure)], dim=1)
+
+
+def test_what_is_carried_is_learnt_where_it_is_sure() -> None:
+    """Sure and of the right colour: stripes become the target; not sure, they do not; half sure,
+    half of them; and by the weight.
+    """
+    target = torch.zeros(1, 2, 20, 6)
+    labels = torch.full((1, 160, 48), LABEL_ID["dress"])
+    stripes = carried_beside(target, 1.0)[:, :2]
+    for sure, weight, share in [
+        (1, 1, 1),
+        (0.5, 1, 1),
+        (0.3, 1, 0),
+        (0.4, 1, 0.5),
+        (1, 0.25, 0.25),
+    ]:
+        found = carried_target(target, carried_beside(target, sure), labels, weight)
+        torch.testing.assert_close(found, share * stripes, rtol=0.01, atol=1e-4)
+
+
+def test_what_is_carried_is_not_learnt_elsewhere() -> None:
+    """Beside the person, and where the colour is another, the target is the truth."""
+    target = torch.zeros(1, 2, 20, 6)
+    labels = torch.zeros(1, 160, 48, dtype=torch.long)
+    assert torch.equal(carried_target(target, carried_beside(target, 1.0), labels, 1.0), target)
+    labels[:] = LABEL_ID["dress"]
+    other = carried_beside(target, 1.0) + 2.0
+    torch.testing.assert_close(carried_target(target, other, labels, 1.0), target)
+
+
+def test_rows_without_c_learn_the_truth() -> None:
+    """Where C is dropped, nothing is carried: the target is the pair's own, whatever the weight."""
+    batch = make_batch()
+    labels = torch.full((2, 32, 24), LABEL_ID["dress"])
+    batch = replace(batch, target_labels=labels, carried=carried_beside(batch.target, 1.0))
+    kept, dropped = (
+        loss_with(Nets(), batch, carried_weight=1.0, condition_dropout=rate)["loss"]
+        for rate in (0.0, 1.0)
+    )
+    assert dropped == pytest.approx(0.0, abs=1e-6)
+    assert kept > 0.05
 
 
 def test_photos_have_no_true_correspondences() -> None:
@@ -177,7 +235,14 @@ def test_photos_have_no_true_correspondences() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"flow_weight": -1}, {"noises": 0}, {"condition_dropout": 2}, {"timesteps": "low"}]
+    "options",
+    [
+        {"flow_weight": -1},
+        {"noises": 0},
+        {"condition_dropout": 2},
+        {"timesteps": "low"},
+        {"carried_weight": 1.5},
+    ],
 )
 def test_an_objective_out_of_range_is_refused(options: dict[str, Any]) -> None:
     """The line names what is wrong."""

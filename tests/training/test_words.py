@@ -21,8 +21,8 @@ from catalogpose.training.alignment import (
     AlignmentNets,
     AlignmentObjective,
     alignment_loss,
-    embed_kept,
 )
+from catalogpose.training.kept import drawn_target, embed_kept
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.recipes import FOLDER
@@ -240,6 +240,23 @@ def test_an_alignment_learns_beside_a_matcher(studio: Studio) -> None:
     )
     assert carried.isfinite()
     assert (carried - plain).abs() > 1e-4
+
+
+def test_what_words_fill_is_learnt_from_the_truth(studio: Studio) -> None:
+    """What is carried becomes the target of persons that keep their cloth, of no region of words,
+    and by no weight of 0.
+    """
+    wishes = draw_wishes(studio.pairs, studio.wording, [0, 1], Mix(), generator(), studio.look)
+    target = wishes.pairs.target
+    carried = torch.cat([target + 0.1, torch.ones_like(target[:, :1])], dim=1)
+    nowhere = torch.full_like(wishes.worded, -1)
+    everywhere = torch.arange(len(LABELS)).expand_as(nowhere)
+    kept = replace(wishes, worded=nowhere)
+    moved = (drawn_target(kept, carried, 1.0) - target).flatten(1).abs().amax(dim=1)
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.1), rtol=0.01, atol=0)
+    for row, weight in [(replace(wishes, worded=everywhere), 1.0), (kept, 0.0)]:
+        assert torch.equal(drawn_target(row, carried, weight), target)
+    assert torch.equal(drawn_target(kept, None, 1.0), target)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
