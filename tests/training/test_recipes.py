@@ -141,6 +141,8 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("unet", "depth"), 3, "unet: unknown depth; known: "),
         ("bundled", ("objective", "noises"), 0, "objective: noises must be 1 or more"),
         ("bundled", ("start", "steps"), 0, "schedule of start: "),
+        ("bundled", ("objective", "carried_weight"), 1.0, "carried_weight needs a matcher"),
+        ("truepose-512", ("objective", "carried_weight"), 1.0, "carried_weight needs a matcher"),
         ("bundled", ("matcher",), matcher(stride=3), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(stride=6), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(depth=3), "model of matcher: "),
