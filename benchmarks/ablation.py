@@ -72,7 +72,7 @@ def make_bench(options: argparse.Namespace) -> ablation.Bench:
     # Pairs hold a VAE's latents and a CLIP's embeddings, so each kind has its own folder.
     pairs = options.work / f"pairs-{sha256_json(facts)[:12]}"
     return ablation.Bench(
-        plan=read_plan(options),
+        plan=ablation.fit_plan(read_plan(options), vae),
         pairs=studio_pairs(train, vae, clip, pairs, tell),
         pictures=train,
         held_out=hold_out(test, clip, options.pairs),

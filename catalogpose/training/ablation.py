@@ -29,6 +29,7 @@ from catalogpose.training.nets import TruePoseNets, make_matcher
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures
+from catalogpose.training.recipe_checks import STAGES_OF_POSE
 from catalogpose.training.truepose import start_from, train_truepose
 from catalogpose.training.vae import rebuild
 from catalogpose.training.workshop import logged_seconds
@@ -127,6 +128,19 @@ def read_plan(path: Path) -> AblationPlan:
         return AblationPlan(arms=arms, **values)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not an ablation plan: {error}") from None
+
+
+def fit_plan(plan: AblationPlan, vae: AutoencoderKL) -> AblationPlan:
+    """Return a plan whose nets take a VAE's latents: their channels, and the pixels of a latent's
+    side that the pose encoder's strides multiply to; one that fits is returned as it is.
+    """
+    channels, halvings = vae.config.latent_channels, len(vae.config.block_out_channels) - 1
+    unet, pose = dict(plan.unet), dict(plan.pose)
+    unet |= {"in_channels": channels, "out_channels": channels}
+    strides = pose.get("strides", [2] * STAGES_OF_POSE)
+    if math.prod(strides) != 2**halvings:
+        pose["strides"] = [2] * halvings + [1] * (STAGES_OF_POSE - halvings)
+    return replace(plan, unet=unet, pose=pose)
 
 
 def make_nets(

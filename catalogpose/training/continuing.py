@@ -47,12 +47,8 @@ def check_start(recipe: Recipe, start: Path) -> None:
         "latent_channels": recipe.vae["latent_channels"],
         **options["scheduler"],
     }
-    if (start / "matcher").is_dir() and "matcher" not in options:
-        raise UsageError(
-            f"--model {start} has a matcher, recipe {recipe.name} has none: name another model or "
-            "recipe"
-        )
-    if (start / "matcher").is_dir():
+    matched = (start / "matcher").is_dir()
+    if matched and "matcher" in options:
         # JSON has lists where a configuration has tuples.
         made = json.loads(json.dumps(dict(make_matcher(options).config)))
         found = _read(start / "matcher/config.json")
@@ -65,6 +61,11 @@ def check_start(recipe: Recipe, start: Path) -> None:
                 f"--model {start} has {name} {theirs.get(name)}, recipe {recipe.name} {value}: "
                 "name another model or recipe"
             )
+    if matched and "matcher" not in options:
+        raise UsageError(
+            f"--model {start} has a matcher, recipe {recipe.name} has none: name another model or "
+            "recipe"
+        )
 
 
 def is_spared(shop: Workshop, stage: str) -> bool:

@@ -106,7 +106,7 @@ def test_what_was_not_trained_adds_nothing(pipe: TruePosePipeline, alignment: Al
         for layer, added in zip(plain.conditions.layers, aligned.conditions.layers, strict=True)
     ]
     added = replace(plain.conditions, layers=layers, residuals=aligned.conditions.residuals)
-    found = paint(pipe, PoseConditions(conditions=added, fallback=False))
+    found = paint(pipe, replace(plain, conditions=added))
     np.testing.assert_array_equal(found, paint(pipe, plain))
     # As a text-driven row is painted, a mask that hides nothing may move a rounding.
     near = paint(pipe, aligned).astype(int) - paint(pipe, plain)

@@ -66,7 +66,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> ablation.Bench:
     clip = Clip.load(BUNDLED / "clip")
     pictures = draw_pictures(folder, "train", 2, 2, (128, 88), workers=1)
     made = ablation.Bench(
-        plan=tiny_plan(),
+        plan=ablation.fit_plan(tiny_plan(), vae),
         pairs=studio_pairs(pictures, vae, clip, folder / "pairs"),
         pictures=pictures,
         held_out=hold_out(draw_pictures(folder, "test", 2, 2, (128, 88), workers=1), clip, 2),
@@ -87,6 +87,31 @@ def test_the_shipped_plan_has_every_arm_of_the_paper() -> None:
         assert plan.arms[name] == ablation.Arm(fusion=name)
     for arm in plan.arms.values():
         Objective(**{**plan.objective, **arm.objective})
+
+
+def vae_of(factor: int, channels: int) -> AutoencoderKL:
+    """Return a VAE of a latent's side in pixels and its channels."""
+    levels = factor.bit_length()
+    return AutoencoderKL(
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        latent_channels=channels,
+        norm_num_groups=4,
+    )
+
+
+def test_a_plan_is_fitted_to_the_latents() -> None:
+    """A VAE of other channels and another factor changes both nets and the strides; the shipped
+    plan's own, nothing, so that finished results stay finished.
+    """
+    plan = ablation.read_plan(PLAN)
+    assert ablation.fit_plan(plan, vae_of(8, 16)) == plan
+    fitted = ablation.fit_plan(plan, vae_of(4, 6))
+    assert (fitted.unet["in_channels"], fitted.unet["out_channels"]) == (6, 6)
+    assert fitted.pose == {**plan.pose, "strides": [2, 2, 1]}
+    nets = ablation.make_nets(fitted, "none", 12, 0)
+    assert nets.pose_encoder.factor == 4
 
 
 def test_an_arm_with_a_matcher_trains_it_once(bench: ablation.Bench, tmp_path: Path) -> None:
