@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 
-from catalogpose.training.pairs import PairBatch
+from catalogpose.pixels import to_bytes, to_floats
+from catalogpose.training.objective import carried_trust
+from catalogpose.training.pairs import PairBatch, Pairs
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.matcher import Matcher, SourcePhoto, carried_latents, encode_floats
 from catalogpose.truepose.pose_encoder import draw_pose
+
+MOST = 20
+"""Pairs decoded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,36 @@ class Carrier:
                 draw_pose(batch.joints, height, width, self.pose_style),
             )
         return replace(batch, carried=carried)
+
+
+@torch.no_grad()
+def draw_carried(
+    carrier: Carrier,
+    pairs: Pairs,
+    places: Sequence[int],
+    photos: NDArray[np.uint8],
+    weight: float,
+) -> NDArray[np.uint8]:
+    """Return the targets of pairs as `carried_target` wants them drawn, decoded: (n, H, W, 3).
+
+    Args:
+        carrier: On its device.
+        pairs: With photos.
+        places: n numbers of pairs.
+        photos: Of the targets, (n, H, W, 3).
+        weight: How far they move towards what is carried, 0..1.
+    """
+    device, scale = carrier.vae.device, carrier.vae.config.scaling_factor
+    drawn = []
+    for start in range(0, len(places), MOST):
+        batch = carrier.carry(pairs.take(places[start : start + MOST]).to(device))
+        assert batch.carried is not None  # the carrier made it
+        trust = carried_trust(batch.target, batch.carried, batch.target_labels)
+        shown = carrier.vae.decode(batch.carried[:, :-1] / scale).sample.float()
+        truth = torch.from_numpy(to_floats(photos[start : start + MOST])).to(device)
+        share = F.interpolate(weight * trust, size=truth.shape[2:], mode="bilinear")
+        drawn.append(to_bytes(torch.lerp(truth, shown, share.expand_as(truth)).cpu().numpy()))
+    return np.concatenate(drawn)
 
 
 def make_carrier(matcher: Matcher | None, vae: AutoencoderKL, pose_style: str) -> Carrier | None:

@@ -129,22 +129,17 @@ def latent_weights(labels: Tensor, size: tuple[int, int], strength: float) -> Te
     return weights / weights.mean(dim=(2, 3), keepdim=True)
 
 
-def carried_target(target: Tensor, carried: Tensor, labels: Tensor, weight: float) -> Tensor:
-    """Move latents towards what a matcher carried to them (ours).
-
-    What is carried lies a little off the truth, and the squared error of stripes that are shifted
-    is least for their mean colour. The carried stripes themselves can be learnt; and for who looks
-    at the cloth they are right. So they are what is to be drawn on the person, where their place is
-    sure and their colour, over `COLOUR_SIDE` cells, is the truth's.
+def carried_trust(target: Tensor, carried: Tensor, labels: Tensor) -> Tensor:
+    """Say how far what a matcher carried may stand for the truth: on the person, where its place is
+    sure and its colour, over `COLOUR_SIDE` cells, is the truth's.
 
     Args:
         target: The true latents, (B, c, h, w).
         carried: See `carried_latents`, (B, c + 1, h, w).
         labels: Parsing maps of the targets, int64 (B, H, W).
-        weight: How far, 0..1.
 
     Returns:
-        (B, c, h, w).
+        (B, 1, h, w), 0..1.
     """
     latent, sure = carried[:, :-1].to(target.dtype), carried[:, -1:].to(target.dtype)
     size = (target.shape[2], target.shape[3])
@@ -156,8 +151,22 @@ def carried_target(target: Tensor, carried: Tensor, labels: Tensor, weight: floa
     apart = (colour - other).square().mean(dim=1, keepdim=True)
     least, enough = TRUSTED
     trust = ((sure - least) / (enough - least)).clamp(0, 1) * (person > 0.5)
-    trust = weight * trust * torch.exp(-((apart / COLOUR_REACH) ** 2))
-    return torch.lerp(target, latent, trust.expand_as(target))
+    return trust * torch.exp(-((apart / COLOUR_REACH) ** 2))
+
+
+def carried_target(target: Tensor, carried: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """Move latents towards what a matcher carried to them, by `weight`, 0..1, where that can be
+    trusted (ours); the other arguments are those of `carried_trust`.
+
+    What is carried lies a little off the truth, and the squared error of stripes that are shifted
+    is least for their mean colour. The carried stripes themselves can be learnt; and for who looks
+    at the cloth they are right.
+
+    Returns:
+        (B, c, h, w).
+    """
+    trust = weight * carried_trust(target, carried, labels)
+    return torch.lerp(target, carried[:, :-1].to(target.dtype), trust.expand_as(target))
 
 
 def denoising_loss(

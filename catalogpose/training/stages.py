@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.training.card import make_card
-from catalogpose.training.carrier import make_carrier
+from catalogpose.training.carrier import draw_carried, make_carrier
 from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
 from catalogpose.training.held_out import hold_out_pairs, predict
@@ -262,8 +262,13 @@ def run_finish(shop: Workshop) -> None:
         parts_of.append(part.cpu().numpy())
         if shop.progress is not None:
             shop.progress("predictions", sum(map(len, parts_of)), len(held))
+    weight, truth = shop.recipe.truepose["objective"].get("carried_weight", 0.0), held.targets
+    carrier = make_carrier(matcher, vae, shop.recipe.truepose["pose_style"])
+    if weight and carrier is not None:
+        # Else stripes that lie a little off would be decoded as their mean colour.
+        truth = draw_carried(carrier.to(shop.device), pairs, places.tolist(), truth, weight)
     train_decoder(
-        held.targets,
+        truth,
         np.concatenate(parts_of),
         vae,
         shop.schedule(options),

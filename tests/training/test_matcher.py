@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from catalogpose.pixels import to_floats
-from catalogpose.training.carrier import Carrier
+from catalogpose.records import LABEL_ID
+from catalogpose.training.carrier import Carrier, draw_carried
 from catalogpose.training.matcher import matching_loss, train_matcher
 from catalogpose.training.nets import TruePoseNets
+from catalogpose.training.pairs import PairBatch
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.schedule import Schedule
 from catalogpose.truepose.matcher import Matcher
@@ -120,6 +122,43 @@ def test_a_batch_carries_each_source_once() -> None:
     assert 0 < found[0][:, 3].min() <= found[0][:, 3].max() <= 1
     with pytest.raises(ValueError, match="needs pairs with photos"):
         carrier.carry(shared)
+
+
+class Sure:
+    """Stands for a carrier: it carries a grey of 0.5, sure of every place; latents are the mean of
+    8 x 8 pixels.
+    """
+
+    vae = SimpleNamespace(
+        device=torch.device("cpu"),
+        config=SimpleNamespace(scaling_factor=2.0),
+        decode=lambda z: SimpleNamespace(sample=torch.nn.functional.interpolate(z, scale_factor=8)),
+    )
+
+    def carry(self, batch: PairBatch) -> PairBatch:
+        """Return the batch with scaled latents of grey."""
+        carried = torch.ones(len(batch), 4, *batch.target.shape[2:])
+        return dataclasses.replace(batch, carried=carried)
+
+
+def test_the_decoder_learns_what_was_to_be_drawn() -> None:
+    """On the person, where colours agree, the truth becomes what is carried, as far as weighed;
+    beside the person, and without weight, it stays to the byte.
+    """
+    draw = torch.Generator().manual_seed(0)
+    batch = dataclasses.replace(make_batch(draw), target=torch.ones(4, 3, 4, 3))
+    person = torch.zeros(4, 32, 24, dtype=torch.long)
+    person[:, :, :16] = LABEL_ID["dress"]
+    pairs = SimpleNamespace(take=lambda places: dataclasses.replace(batch, target_labels=person))
+    photos = np.full((4, 32, 24, 3), 20, dtype=np.uint8)
+
+    def drawn(weight: float) -> np.ndarray:
+        return draw_carried(Sure(), pairs, [0, 1, 2, 3], photos, weight)  # type: ignore[arg-type]
+
+    assert (drawn(1.0)[:, :, :12] == 191).all()
+    assert (drawn(1.0)[:, :, 20:] == 20).all()
+    assert np.abs(drawn(0.5)[:, :, :12].astype(int) - (20 + 191) / 2).max() <= 1
+    np.testing.assert_array_equal(drawn(0.0), photos)
 
 
 def test_what_is_carried_is_learnt_and_dropped_with_the_source() -> None:

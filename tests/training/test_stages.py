@@ -37,13 +37,19 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     recipe["clip"]["model"]["text_cfg"].update(layers=1)
     recipe["parser"]["model"].update(hidden_sizes=[8, 8, 8, 8], num_attention_heads=[1, 1, 1, 1])
     recipe["truepose"]["unet"].update(
-        block_out_channels=[32, 32], attention_head_dim=[1, 1], cross_attention_dim=16
+        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        block_out_channels=[32, 32],
+        attention_head_dim=[1, 1],
+        cross_attention_dim=16,
     )
     recipe["truepose"].update(pose={"widths": [8, 8, 8]}, steps=2)
+    recipe["truepose"]["objective"] = {"truth_weight": 0.1, "timesteps": "high"}
     recipe["truepose"].pop("matcher", None)
     if matcher:
         model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
+        recipe["truepose"]["objective"]["carried_weight"] = 1.0
     path.write_text(json.dumps(recipe), encoding="utf-8")
 
 
