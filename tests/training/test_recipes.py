@@ -117,6 +117,9 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
     check(made)
     with pytest.raises(UsageError, match="a matcher needs a source and two views or more"):
         check(dataclasses.replace(made, views=1))
+    del options["matcher"]
+    with pytest.raises(UsageError, match="carried_weight needs a matcher"):
+        check(dataclasses.replace(made, truepose=options))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("truepose-512", ("net", "sigmas"), 1, "net: unknown sigmas; known: delta, fusion"),
         ("truepose-512", ("pose", "width"), 1, "pose: unknown width; known: strides, widths"),
         ("truepose-512", ("pose", "strides"), [2, 2, 4], "pose: strides must be 3 numbers, each"),
-        ("bundled", ("pose", "strides"), [2, 2, 1], "pose: strides must multiply to 8, the VAE's"),
+        ("bundled", ("pose", "strides"), [2, 2, 2], "pose: strides must multiply to 4, the VAE's"),
         ("truepose-512", ("pose", "widths"), [8], "pose: widths must be 3 whole numbers"),
         ("truepose-512", ("pose_style",), "grey", "unknown pose_style 'grey'; known: rgb"),
         ("truepose-512", ("scheduler", "beta_shape"), 1, "scheduler: "),
@@ -141,7 +144,7 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("unet", "depth"), 3, "unet: unknown depth; known: "),
         ("bundled", ("objective", "noises"), 0, "objective: noises must be 1 or more"),
         ("bundled", ("start", "steps"), 0, "schedule of start: "),
-        ("bundled", ("objective", "carried_weight"), 1.0, "carried_weight needs a matcher"),
+        ("bundled", ("objective", "carried_weight"), 2, "carried_weight must be 0 to 1"),
         ("truepose-512", ("objective", "carried_weight"), 1.0, "carried_weight needs a matcher"),
         ("bundled", ("matcher",), matcher(stride=3), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(stride=6), "matcher: stride must be even and divide"),
