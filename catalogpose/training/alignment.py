@@ -30,11 +30,7 @@ from catalogpose.perception.clip import Clip
 from catalogpose.records import LABELS
 from catalogpose.training.kept import drawn_target, embed_kept, kept_carried, kept_conditions
 from catalogpose.training.loop import Schedule, fit
-from catalogpose.training.objective import (
-    Objective,
-    draw_timesteps,
-    prediction_target,
-)
+from catalogpose.training.objective import Objective, draw_timesteps, prediction_target
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.schedule import place_of, visited
 from catalogpose.training.wishes import Mix, Wishes, draw_wishes
@@ -58,10 +54,11 @@ class AlignmentObjective:
     """0 or more: of the contrast between regions' features and their phrases."""
     dropout: float = 0.1
     """How often a row has nothing but its map, 0..1, for guidance."""
+    carried_weight: float = 0.0
+    """0..1: as in `Objective`, of what no words replace; without a matcher nothing is carried, and
+    it counts for nothing."""
     routed: bool = True
     """Whether the feature level is there; an ablation leaves it out."""
-    carried_weight: float = 0.0
-    """0..1: as in `Objective`, of what is kept; 0 where TruePose has no matcher, or learnt so."""
     drawn: bool = True
     """Whether the image level is there; an ablation leaves it out."""
 

@@ -158,9 +158,9 @@ def carried_target(target: Tensor, carried: Tensor, labels: Tensor, weight: floa
     """Move latents towards what a matcher carried to them, by `weight`, 0..1, where that can be
     trusted (ours); the other arguments are those of `carried_trust`.
 
-    What is carried lies a little off the truth, and the squared error of stripes that are shifted
-    is least for their mean colour. The carried stripes themselves can be learnt; and for who looks
-    at the cloth they are right.
+    Where what is carried lies a little off the truth, squared error is least for the mean colour of
+    the stripes. The carried stripes themselves can be learnt; and for who looks at the cloth they
+    are right.
 
     Returns:
         (B, c, h, w).

@@ -262,7 +262,7 @@ def run_finish(shop: Workshop) -> None:
         parts_of.append(part.cpu().numpy())
         if shop.progress is not None:
             shop.progress("predictions", sum(map(len, parts_of)), len(held))
-    weight, truth = shop.recipe.truepose["objective"].get("carried_weight", 0.0), held.targets
+    truth, weight = held.targets, Objective(**shop.recipe.truepose["objective"]).carried_weight
     carrier = make_carrier(matcher, vae, shop.recipe.truepose["pose_style"])
     if weight and carrier is not None:
         # Else stripes that lie a little off would be decoded as their mean colour.

@@ -304,3 +304,10 @@ def test_a_recipe_gives_a_model_an_alignment(tmp_path: Path) -> None:
         wrong = TrainOptions(recipe=str(recipe), out=tmp_path / "other", **more)
         with pytest.raises(UsageError, match=f"{flag} goes with"):
             train_model(wrong)
+
+
+@pytest.mark.parametrize("name", ["dropout", "carried_weight", "contrast_weight"])
+def test_an_alignment_s_objective_out_of_range_is_refused(name: str) -> None:
+    """The line names what is wrong."""
+    with pytest.raises(UsageError, match=f"objective: .*{name}"):
+        AlignmentObjective(**{name: -0.5})
