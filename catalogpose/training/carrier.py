@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
+from torch import Tensor
 
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.objective import carried_trust
@@ -40,9 +40,19 @@ class Carrier:
             net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval()
         return self
 
-    @torch.no_grad()
     def carry(self, batch: PairBatch) -> PairBatch:
-        """Return a batch with what is carried over in each pair; sources are embedded once.
+        """Return a batch with what is carried over in each pair, as TargetNet sees it.
+
+        Raises:
+            ValueError: If the batch has no photos.
+        """
+        with without_autocast(batch.source_of.device):
+            return replace(batch, carried=carried_latents(self._encode, self.carry_photos(batch)))
+
+    @torch.no_grad()
+    def carry_photos(self, batch: PairBatch) -> Tensor:
+        """Return what is carried over in each pair of a batch, (B, 4, H, W), see `Matcher.carry`;
+        sources are embedded once.
 
         Raises:
             ValueError: If the batch has no photos.
@@ -59,13 +69,12 @@ class Carrier:
                 labels=batch.labels,
                 keys=self.matcher.keys(batch.photos, batch.labels[first])[source_of],
             )
-            carried = carried_latents(
-                self.matcher,
-                partial(encode_floats, self.vae),
-                source,
-                draw_pose(batch.joints, height, width, self.pose_style),
-            )
-        return replace(batch, carried=carried)
+            pose = draw_pose(batch.joints, height, width, self.pose_style)
+            return self.matcher.carry(source, self.matcher.queries(pose))
+
+    def _encode(self, photos: Tensor) -> Tensor:
+        """Encode photos (B, 3, H, W) in -1..1."""
+        return encode_floats(self.vae, photos)
 
 
 @torch.no_grad()

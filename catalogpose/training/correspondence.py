@@ -9,10 +9,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.studio.parts import PART_ID
+
 RADIUS = 128 / np.pi
 """Of a circle 256 long, on which angles around a part are placed."""
 FAR = 6.0
 """How many softnesses beyond the tolerance another part lies: too far for any weight."""
+FACE = ("head", "nose", "left ear", "right ear")
+"""Parts whose back is not like their front."""
+NO_PART = 255
+"""A number that no part has."""
+
+
+def _mirror_parts() -> tuple[Tensor, Tensor]:
+    """Return, by number, the part itself and the same one on the other side of the body; `NO_PART`
+    for those that are like nothing else.
+    """
+    names = {number: name for name, number in PART_ID.items()}
+    same, other = torch.arange(256), torch.arange(256)
+    for number, name in names.items():
+        words = ["right" if w == "left" else "left" if w == "right" else w for w in name.split()]
+        other[number] = PART_ID[" ".join(words)]
+    for name in FACE:
+        same[PART_ID[name]] = other[PART_ID[name]] = NO_PART
+    return same, other
+
+
+SAME_PART, OTHER_SIDE = _mirror_parts()
 
 
 def sample_surface(surface: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -40,6 +63,8 @@ class Matches(NamedTuple):
     """int64 (B, m): the token that a source's point lies in."""
     real: Tensor
     """bool (B, m): whether a source's point is no background."""
+    seen: Tensor
+    """bool (B, n): whether a target's point is no background."""
 
 
 @torch.no_grad()
@@ -50,6 +75,7 @@ def true_matches(
     *,
     tolerance: float = 40.0,
     softness: float = 12.0,
+    mirrored: bool = False,
 ) -> Matches:
     """Return which points of sources show what each point of the targets shows.
 
@@ -65,16 +91,24 @@ def true_matches(
         tolerance: A target point is known where d to the nearest source point is at most this, in
             units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
         softness: Standard deviation of the weights in the same units, above 0.
+        mirrored: Whether a point that the source does not show, within one softness, looks at its
+            like on the body's other side, front for back, left for right, or both, where that is
+            nearer; a face has none.
     """
     points, looks, seen = _shown(target, size)
     others, places, real = _shown(source, size)
     # Half precision would mistake neighbours for each other.
     with torch.autocast(source.device.type, enabled=False):
         code = tolerance + FAR * softness
-        queries, keys = (_embed(p, code) / softness for p in (points, others))
-        logits = _negative_half_distance(queries, keys)
+        keys = _embed(others, code) / softness
+        logits = _negative_half_distance(_embed(points, code) / softness, keys)
+        shown = logits.amax(-1) >= -0.5
+        for like in _mirrored(points) if mirrored else ():
+            again = _negative_half_distance(_embed(like, code) / softness, keys)
+            better = ~shown & (again.amax(-1) > logits.amax(-1))
+            logits = torch.where(better[..., None], again, logits)
         near = logits.amax(-1) >= -0.5 * (tolerance / softness) ** 2
-        return Matches(logits.softmax(-1), near & seen, looks, places, real)
+        return Matches(logits.softmax(-1), near & seen, looks, places, real, seen)
 
 
 @torch.no_grad()
@@ -148,6 +182,17 @@ def _embed(points: Tensor, code: float) -> Tensor:
     turn = around.float() / RADIUS
     place = torch.stack([along - 128.0, RADIUS * turn.cos(), RADIUS * turn.sin()], -1)
     return torch.cat([place, bits * code - code / 2], -1)
+
+
+def _mirrored(points: Tensor) -> list[Tensor]:
+    """Return the likes of points (B, n, 3): of the side of the body that the source shows, one of
+    them is the nearest.
+    """
+    part, along, around = points.long().unbind(-1)
+    same, other = SAME_PART.to(part.device)[part], OTHER_SIDE.to(part.device)[part]
+    # The front is at 128, the back at 0.
+    likes = ((same, 128 - around), (other, -around), (other, 128 + around))
+    return [torch.stack([name, along, angle % 256], -1) for name, angle in likes]
 
 
 def _negative_half_distance(queries: Tensor, keys: Tensor) -> Tensor:

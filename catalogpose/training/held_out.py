@@ -17,6 +17,7 @@ from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.truepose import embed_regions
 from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.prepared import PoseConditions
 from catalogpose.truepose.regions import selected_labels
 
 Parse = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -110,8 +111,12 @@ def paint(
     Returns:
         (n, H, W, 3).
     """
-    parts = predict(pipe, pairs, batch=batch, seed=seed, precision=precision)
-    return np.concatenate([pipe.decode_latents(part) for part in parts])
+    pictures = []
+    for start in range(0, len(pairs), batch):
+        with precision():
+            conditions, joints, seeds = _condition(pipe, pairs, start, batch, seed)
+            pictures.append(pipe.generate(conditions, joints, seeds))
+    return np.concatenate(pictures)
 
 
 def predict(
@@ -122,19 +127,24 @@ def predict(
     seed: int = 0,
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Tensor]:
-    """Yield the latents of `paint`, whose arguments these are: (at most `batch`, c, h, w) each."""
+    """Yield the latents that `paint` decodes: (at most `batch`, c, h, w) each; same arguments."""
     for start in range(0, len(pairs), batch):
-        rows = range(start, min(start + batch, len(pairs)))
-        joints = pairs.joints[rows.start : rows.stop]
         with precision():
-            conditions = []
-            for row in rows:
-                features = pipe.encode_source(
-                    pairs.sources[row], pairs.labels[row], pairs.embeddings[row]
-                )
-                conditions.append(pipe.condition(features, pairs.shown[row]))
-            found = pipe.denoise(conditions, joints, [seed + row for row in rows])
+            conditions, joints, seeds = _condition(pipe, pairs, start, batch, seed)
+            found = pipe.denoise(conditions, joints, seeds)
         yield found
+
+
+def _condition(
+    pipe: TruePosePipeline, pairs: HeldOut, start: int, batch: int, seed: int
+) -> tuple[list[PoseConditions], NDArray[np.float32], list[int]]:
+    """Return conditions, joints and seeds of at most `batch` pairs from number `start` on."""
+    rows = range(start, min(start + batch, len(pairs)))
+    conditions = []
+    for row in rows:
+        features = pipe.encode_source(pairs.sources[row], pairs.labels[row], pairs.embeddings[row])
+        conditions.append(pipe.condition(features, pairs.shown[row]))
+    return conditions, pairs.joints[rows.start : rows.stop], [seed + row for row in rows]
 
 
 def score(

@@ -93,11 +93,14 @@ def kept_carried(
     maps = torch.stack([labels[place] for place in range(len(photos))])
     blanked = _blank_all(photos, maps, wishes.kept)
     seen = [
-        pipe.embed_photo(photo, own.cpu().numpy()) for photo, own in zip(blanked, maps, strict=True)
+        pipe.embed_photo(photo, np.where(np.isin(own, np.flatnonzero(kept)), own, 0), own)
+        for photo, own, kept in zip(
+            blanked, maps.cpu().numpy(), wishes.kept.cpu().numpy(), strict=True
+        )
     ]
     there = (wishes.has_source[wishes.pairs.source_of] & keep).tolist()
     carried = [seen[place] if used else None for place, used in zip(rows, there, strict=True)]
-    return pipe.carry(carried, drawn)
+    return pipe.see_carried(pipe.carry(carried, drawn))
 
 
 def drawn_target(wishes: Wishes, carried: Tensor | None, weight: float) -> Tensor:

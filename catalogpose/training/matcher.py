@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from catalogpose.pixels import to_floats
@@ -18,12 +20,20 @@ from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pose_encoder import draw_pose
 
+NEAR = 24.0
+"""Tolerance of `true_matches` for a matcher that can say that a place is not shown: farther on,
+stripes would be drawn out from the edge of what the source shows."""
+
 PARTNERS = 3
 """Other views in which each view of a batch is looked for."""
 
 
 def matching_loss(
-    keys: Tensor, queries: Tensor, source: Tensor, target: Tensor
+    keys: Tensor,
+    queries: Tensor,
+    source: Tensor,
+    target: Tensor,
+    nowhere: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the cross-entropy of where a matcher looks to where the studio knows it should.
 
@@ -32,32 +42,49 @@ def matching_loss(
         queries: Of B poses, (B, E, h, w).
         source: Surfaces of the sources, uint8 (B, h', w', 3), as fine as the tokens or finer.
         target: Surfaces of the poses' pictures, like `source`.
+        nowhere: Logits (B, h, w) of what the sources do not show. They are then learnt of the
+            background and of what has no like on the source's side; and a place is known only near
+            the true one, or near its mirror image. None: the matcher has none, and what the sources
+            do not show is not learnt.
 
     Returns:
-        `loss`, the mean over the points of the targets that the sources show; and `right`, how many
-        of them look within the two likeliest true points the most.
+        `loss`, a mean over the targets' points that count; and `right`, how many of those that the
+        sources show look within the two likeliest true points the most.
     """
     size = (keys.shape[2], keys.shape[3])
-    truth = true_matches(source, target, size, tolerance=TOLERANCE)
-
-    def at(tokens: Tensor, places: Tensor) -> Tensor:
-        """Return the embeddings (B, n, E) of the tokens that points lie in."""
-        flat = tokens.flatten(2).transpose(1, 2)
-        return flat.gather(1, places[..., None].expand(-1, -1, flat.shape[2]))
-
+    tolerance = TOLERANCE if nowhere is None else NEAR
+    truth = true_matches(source, target, size, tolerance=tolerance, mirrored=nowhere is not None)
+    looks = truth.looks[..., None].expand(-1, -1, truth.places.shape[1])
     # In half precision neighbouring tokens would be as likely as one another.
     with without_autocast(keys.device):
-        logits = at(queries, truth.looks).float() @ at(keys, truth.places).float().transpose(1, 2)
+        flat = keys.float().flatten(2).transpose(1, 2)
+        places = truth.places[..., None].expand(-1, -1, flat.shape[2])
+        logits = queries.float().flatten(2).transpose(1, 2) @ flat.gather(1, places).mT
         logits = logits * keys.shape[1] ** -0.5
     # Filled up places, which show background, are no places to look at.
     logits = logits.masked_fill(~truth.real[:, None], -1e4)
-    entropy = -(truth.weights * logits.log_softmax(dim=-1)).sum(dim=-1)
+    every, known = logits.logsumexp(dim=-1), truth.known.float()
+    if nowhere is not None:
+        every = torch.logaddexp(every, nowhere.flatten(1))
+    asked = logits.gather(1, looks)
+    entropy = every.gather(1, truth.looks) - (truth.weights * asked).sum(dim=-1)
     likeliest = truth.weights.topk(min(2, logits.shape[2]), dim=-1).indices
-    right = (logits.argmax(dim=-1, keepdim=True) == likeliest).any(dim=-1)
-    known = truth.known.float()
+    right = (asked.argmax(dim=-1, keepdim=True) == likeliest).any(dim=-1)
     # Of a front and a back there may be no point that both show.
     count = known.sum().clamp(min=1)
-    return {"loss": (entropy * known).sum() / count, "right": (right * known).sum() / count}
+    found = {"loss": (entropy * known).sum() / count, "right": (right * known).sum() / count}
+    if nowhere is not None:
+        away = every - nowhere.flatten(1)
+        seen = truth.seen.float()
+        hidden = (away.gather(1, truth.looks) * (seen - known)).sum()
+        free = (away * _background_share(target, size)).sum()
+        found["loss"] = ((entropy * known).sum() + hidden + free) / seen.sum().clamp(min=1)
+    return found
+
+
+def _background_share(surface: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return how much of each token of a surface (B, h', w', 3) is background, 0..1: (B, h * w)."""
+    return F.adaptive_avg_pool2d((surface[..., 0] == 0).float()[:, None], size).flatten(1)
 
 
 def train_matcher(
@@ -69,6 +96,7 @@ def train_matcher(
     *,
     device: str,
     lanes: int = 1,
+    parsed: NDArray[np.uint8] | None = None,
     **options: Any,
 ) -> Matcher:
     """Train both towers; see `fit` for what is written.
@@ -81,6 +109,8 @@ def train_matcher(
         folder: For the checkpoint and the losses.
         device: Where to train.
         lanes: Micro-batches of a step, over all processes.
+        parsed: The pictures' maps as a parser makes them, (P, V, H, W): a matcher meets those in
+            use, and learns from them in half of the micro-batches. None: from true maps alone.
         **options: Of `fit`.
     """
     products, views, height, width = pictures.labels.shape
@@ -92,20 +122,25 @@ def train_matcher(
         """Look for each view of some products in others of the same product."""
         drawn = torch.randint(products, (share,), generator=generator).numpy()
 
+        errs = parsed is not None and bool(torch.rand((), generator=generator) < 0.5)
+        maps = parsed if errs and parsed is not None else pictures.labels
+
         def load(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
             """Return the views of the drawn products, one after the other, on the device."""
             return torch.from_numpy(array[drawn].reshape(-1, *array.shape[2:])).to(device)
 
         shape = (-1, height, width, 3)
         photos = torch.from_numpy(to_floats(pictures.photos[drawn].reshape(shape))).to(device)
-        keys = matcher.keys(photos, load(pictures.labels).long())
+        keys = matcher.keys(photos, load(maps).long())
         queries = matcher.queries(draw_pose(load(pictures.joints), height, width, pose_style))
         steps = torch.randperm(views - 1, generator=generator)[:PARTNERS] + 1
         view = torch.arange(share * views)
         partner = view // views * views + (view + steps[:, None]) % views
         source, target = partner.flatten().to(device), view.repeat(len(steps)).to(device)
         surface = load(pictures.surface)
-        return matching_loss(keys[source], queries[target], surface[source], surface[target])
+        nowhere = None if matcher.nowhere_key is None else matcher.nowhere_logits(queries)[target]
+        pair = keys[source], queries[target], surface[source], surface[target]
+        return matching_loss(*pair, nowhere)
 
     fit("matcher", matcher, loss_of, schedule, folder, device=device, **options)
     return matcher

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from catalogpose.records import LABELS
 from catalogpose.training.pairs import PairBatch
 from catalogpose.truepose.blocks import FUSIONS, SourceBlock
+from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.conditions import Conditions, LayerConditions, SourceLayer
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pipeline import TruePosePipeline
@@ -58,12 +59,17 @@ class TruePoseNets(nn.Module):
         return nets
 
     def pipeline(
-        self, vae: AutoencoderKL, scheduler: DDIMScheduler, matcher: Matcher | None
+        self,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        matcher: Matcher | None,
+        compositor: Compositor | None = None,
     ) -> TruePosePipeline:
-        """Return what paints with these nets; it has no card yet. None: no photo is carried."""
-        return TruePosePipeline(
-            self.unet, self.source_unet, self.pose_encoder, vae, scheduler, matcher
-        )
+        """Return what paints with these nets; it has no card yet. None: no photo is carried, or
+        none is laid over what was painted.
+        """
+        nets = self.unet, self.source_unet, self.pose_encoder
+        return TruePosePipeline(*nets, vae, scheduler, matcher, compositor)
 
     def _settle(self) -> None:
         """Lay weights out for training, and take from it what the fusion leaves unused: processes
@@ -157,6 +163,20 @@ def read_matcher(folder: Path, dtype: torch.dtype = torch.float32) -> Matcher | 
         return None
     matcher: Matcher = Matcher.from_pretrained(str(folder / "matcher"), dtype=dtype)
     return matcher
+
+
+def make_compositor(truepose: Mapping[str, Any]) -> Compositor:
+    """Build the compositor that a recipe's section describes, with random weights."""
+    made: Compositor = Compositor(**truepose["compositor"].get("model", {}))
+    return made
+
+
+def read_compositor(folder: Path, dtype: torch.dtype = torch.float32) -> Compositor | None:
+    """Read a model folder's compositor; None where it has none."""
+    if not (folder / "compositor").is_dir():
+        return None
+    compositor: Compositor = Compositor.from_pretrained(str(folder / "compositor"), dtype=dtype)
+    return compositor
 
 
 def read_nets(folder: Path, dtype: torch.dtype = torch.float32) -> TruePoseNets:

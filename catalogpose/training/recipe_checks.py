@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from catalogpose.errors import UsageError, first_line
 from catalogpose.training.clip import ClipObjective
-from catalogpose.training.nets import make_matcher
+from catalogpose.training.nets import make_compositor, make_matcher
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipes import PhotoRecipe, Recipe
 from catalogpose.training.schedule import Schedule
@@ -58,6 +58,8 @@ def check_studio_recipe(recipe: Recipe) -> None:
         )
     if "matcher" in options:
         _check_matcher(recipe)
+    if "compositor" in options:
+        _check_compositor(recipe)
     finish = recipe.vae.get("finish")
     if finish is not None:
         _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
@@ -90,6 +92,23 @@ def _check_matcher(recipe: Recipe) -> None:
         raise UsageError(
             f"recipe {recipe.name}, matcher: stride must be even and divide height and width"
         )
+
+
+def _check_compositor(recipe: Recipe) -> None:
+    """Raise UsageError where no compositor can be made of what a recipe says."""
+    options = recipe.truepose
+    _need_known(recipe.name, "compositor", options["compositor"], {"model", "pool", "schedule"})
+    section = {"model": {}, "schedule": {}, "pool": None, **options["compositor"]}
+    if "matcher" not in options:
+        raise UsageError(f"recipe {recipe.name}: a compositor needs a matcher")
+    if not isinstance(section["pool"], int) or section["pool"] < 1:
+        raise UsageError(f"recipe {recipe.name}, compositor: pool must be 1 or more")
+    build(recipe.name, "schedule of compositor", Schedule, section["schedule"])
+    described = {"truepose": {**options, "compositor": section}}
+    compositor = build(recipe.name, "model of compositor", make_compositor, described)
+    stride = compositor.config.stride
+    if stride < 1 or recipe.height % stride or recipe.width % stride:
+        raise UsageError(f"recipe {recipe.name}, compositor: stride must divide height and width")
 
 
 def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:

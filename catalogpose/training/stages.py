@@ -1,5 +1,5 @@
-"""From a recipe to a model folder: pictures, VAE, CLIP, matcher, TruePose, parser, each stage
-resumable on its own.
+"""From a recipe to a model folder: pictures, VAE, CLIP, parser, matcher, TruePose and what is
+trained after it, each stage resumable on its own.
 """
 
 from __future__ import annotations
@@ -9,40 +9,48 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from numpy.typing import NDArray
 
 from catalogpose.errors import UsageError
-from catalogpose.perception.clip import Clip
 from catalogpose.training.card import make_card
-from catalogpose.training.carrier import draw_carried, make_carrier
+from catalogpose.training.carrier import make_carrier
 from catalogpose.training.clip import ClipObjective, train_clip
 from catalogpose.training.continuing import check_start, take_over
-from catalogpose.training.held_out import hold_out_pairs, predict
+from catalogpose.training.finishing import run_compositor, run_finish
 from catalogpose.training.matcher import train_matcher
-from catalogpose.training.nets import PARTS, TruePoseNets, make_matcher, read_matcher, read_nets
+from catalogpose.training.nets import (
+    PARTS,
+    TruePoseNets,
+    make_matcher,
+    read_compositor,
+    read_matcher,
+    read_nets,
+)
 from catalogpose.training.objective import Objective
-from catalogpose.training.pairs import Pairs
 from catalogpose.training.parser import train_parser
 from catalogpose.training.previews import make_preview
 from catalogpose.training.processes import process_count
 from catalogpose.training.schedule import Schedule
 from catalogpose.training.start import take_weights
 from catalogpose.training.studio_card import training_facts
-from catalogpose.training.truepose import (
-    start_from,
-    studio_pairs,
-    train_truepose,
+from catalogpose.training.truepose import start_from, train_truepose
+from catalogpose.training.vae import make_vae, train_vae
+from catalogpose.training.workshop import (
+    Workshop,
+    check_begun,
+    flat,
+    load_eyes,
+    make_pairs,
+    parse_pictures,
 )
-from catalogpose.training.vae import make_vae, train_decoder, train_vae
-from catalogpose.training.workshop import Workshop, check_begun
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.model_page import write_model_page
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS
 
-STAGES = ("vae", "clip", "start", "matcher", "truepose", "finish", "parser", "assemble")
+STAGES = (
+    "vae", "clip", "parser", "start", "matcher", "truepose", "finish", "compositor", "assemble",
+)  # fmt: skip
 """In the order in which they run."""
 
 TOGETHER = ("start", "matcher", "truepose")
@@ -52,18 +60,14 @@ NEEDS = {
     "vae": (),
     "clip": (),
     "start": ("vae", "clip"),
-    "matcher": (),
+    "matcher": ("parser",),
     "truepose": ("vae", "clip", "start", "matcher"),
     "finish": ("vae", "clip", "truepose"),
+    "compositor": ("vae", "clip", "parser", "truepose", "finish"),
     "parser": (),
-    "assemble": ("vae", "clip", "truepose", "finish", "parser"),
+    "assemble": ("vae", "clip", "truepose", "finish", "compositor", "parser"),
 }
 """The stages that a stage needs."""
-
-
-def _flat(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Forget which product a picture shows: (P, V, H, W, 3) to (P * V, H, W, 3)."""
-    return photos.reshape(-1, *photos.shape[2:])
 
 
 def run_vae(shop: Workshop) -> None:
@@ -74,8 +78,8 @@ def run_vae(shop: Workshop) -> None:
     if (begin := shop.begin("vae")) is not None:
         take_weights(vae, begin)
     train_vae(
-        _flat(shop.pictures("train").photos),
-        _flat(shop.pictures("validation").photos),
+        flat(shop.pictures("train").photos),
+        flat(shop.pictures("validation").photos),
         vae,
         schedule,
         shop.work / "vae",
@@ -118,24 +122,6 @@ def run_parser(shop: Workshop) -> None:
     )
 
 
-def _pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
-    """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos."""
-    folder = shop.work / f"pairs-{split}"
-    with shop.team.leader_first():
-        pictures = shop.pictures(split)
-        pairs = studio_pairs(pictures, vae, clip, folder, shop.progress)
-    if "matcher" not in shop.recipe.truepose:
-        return pairs
-    return dataclasses.replace(pairs, photos=_flat(pictures.photos))
-
-
-def _load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
-    """Load the VAE and the CLIP that earlier stages made."""
-    folder = str(shop.model / "vae")
-    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(shop.device)
-    return vae, Clip.load(shop.model / "clip", shop.device)
-
-
 def _make_nets(shop: Workshop, fusion: str, clip_width: int, carried: int = 0) -> TruePoseNets:
     """Build nets of the recipe with random weights that the seed decides."""
     recipe, options = shop.recipe, shop.recipe.truepose
@@ -166,6 +152,7 @@ def run_matcher(shop: Workshop) -> None:
         schedule,
         shop.work / "matcher",
         device=shop.device,
+        parsed=parse_pictures(shop),
         progress=shop.progress,
         **shop.team.options,
     )
@@ -176,9 +163,9 @@ def run_matcher(shop: Workshop) -> None:
 def run_start(shop: Workshop) -> TruePoseNets:
     """Train, or read again, the net that sees the pose alone, from which both nets start."""
     options = shop.recipe.truepose
-    vae, clip = _load_eyes(shop)
+    vae, clip = load_eyes(shop)
     return train_truepose(
-        _pairs(shop, "train", vae, clip),
+        make_pairs(shop, "train", vae, clip),
         _make_nets(shop, "none", clip.width),
         DDIMScheduler(**options["scheduler"]),
         options["pose_style"],
@@ -212,7 +199,7 @@ def _begin_nets(shop: Workshop, clip_width: int) -> TruePoseNets:
 def run_truepose(shop: Workshop) -> None:
     """Train both UNets and the pose encoder and write them, with the scheduler, in float16."""
     options = shop.recipe.truepose
-    vae, clip = _load_eyes(shop)
+    vae, clip = load_eyes(shop)
     nets = _begin_nets(shop, clip.width)
     scheduler = DDIMScheduler(**options["scheduler"])
     matcher = read_matcher(shop.model)
@@ -222,7 +209,7 @@ def run_truepose(shop: Workshop) -> None:
         held_out = shop.pictures("validation")
     folder = shop.work / "truepose"
     train_truepose(
-        _pairs(shop, "train", vae, clip),
+        make_pairs(shop, "train", vae, clip),
         nets,
         scheduler,
         options["pose_style"],
@@ -231,7 +218,7 @@ def run_truepose(shop: Workshop) -> None:
         folder,
         device=shop.device,
         carrier=make_carrier(matcher, vae, options["pose_style"]),
-        preview=make_preview(folder, pipe, held_out, _pairs(shop, "validation", vae, clip)),
+        preview=make_preview(folder, pipe, held_out, make_pairs(shop, "validation", vae, clip)),
         progress=shop.progress,
         **shop.team.options,
     )
@@ -240,43 +227,6 @@ def run_truepose(shop: Workshop) -> None:
     for name in PARTS:
         getattr(nets, name).half().save_pretrained(str(shop.model / name))
     scheduler.save_pretrained(str(shop.model / "scheduler"))
-
-
-def run_finish(shop: Workshop) -> None:
-    """Train the VAE's decoder on what TruePose predicts, and write `vae/` anew; nothing where the
-    recipe does not ask for it.
-    """
-    options = shop.recipe.vae.get("finish")
-    if options is None:
-        return
-    vae, clip = _load_eyes(shop)
-    scheduler = DDIMScheduler.from_pretrained(str(shop.model / "scheduler"))
-    matcher = read_matcher(shop.model)
-    pipe = read_nets(shop.model).pipeline(vae, scheduler, matcher).to(shop.device)
-    pipe.card = make_card(shop.recipe, {})
-    pairs, photos = _pairs(shop, "train", vae, clip), _flat(shop.pictures("train").photos)
-    places = np.linspace(0, len(pairs) - 1, options["pool"]).round().astype(int)
-    held = hold_out_pairs(pairs, photos, pairs.pairs[places])
-    parts_of = []
-    for part in predict(pipe, held):
-        parts_of.append(part.cpu().numpy())
-        if shop.progress is not None:
-            shop.progress("predictions", sum(map(len, parts_of)), len(held))
-    truth, weight = held.targets, Objective(**shop.recipe.truepose["objective"]).carried_weight
-    carrier = make_carrier(matcher, vae, shop.recipe.truepose["pose_style"])
-    if weight and carrier is not None:
-        # Else stripes that lie a little off would be decoded as their mean colour.
-        truth = draw_carried(carrier.to(shop.device), pairs, places.tolist(), truth, weight)
-    train_decoder(
-        truth,
-        np.concatenate(parts_of),
-        vae,
-        shop.schedule(options),
-        shop.work / "finish",
-        device=shop.device,
-        progress=shop.progress,
-    )
-    vae.half().save_pretrained(str(shop.model / "vae"))
 
 
 def _pose_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,6 +240,7 @@ def run_assemble(shop: Workshop) -> None:
         AutoencoderKL.from_pretrained(str(shop.model / "vae"), dtype=torch.float16),
         DDIMScheduler.from_pretrained(str(shop.model / "scheduler")),
         read_matcher(shop.model, torch.float16),
+        read_compositor(shop.model, torch.float16),
     )
     licence = {} if shop.start is None else {"licence": read_card(shop.start).licence}
     pipe.card = make_card(shop.recipe, training_facts(shop, STAGES), **licence)
@@ -306,6 +257,7 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "matcher": run_matcher,
         "truepose": run_truepose,
         "finish": run_finish,
+        "compositor": run_compositor,
         "parser": run_parser,
     }
     facts: dict[str, object] = {
@@ -327,9 +279,9 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         if shop.start is not None and shop.team.leads:
             take_over(shop, shop.start)
     for stage in stages:
-        # A recipe without `finish` or `matcher` has nothing to do there.
+        # A recipe without one of these sections has nothing to do there.
         asked = {*shop.recipe.vae, *shop.recipe.truepose}
-        needed = set(NEEDS[stage]) - ({"finish", "matcher"} - asked)
+        needed = set(NEEDS[stage]) - ({"finish", "matcher", "compositor"} - asked)
         missing = [name for name in NEEDS[stage] if name in needed - set(shop.times)]
         if missing:
             raise UsageError(f"--only {stage}: train {', '.join(missing)} first")

@@ -21,8 +21,9 @@ def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
     schedules = {"start": recipe.truepose["start"]} | {
         name: getattr(recipe, name)["schedule"] for name in ("vae", "clip", "truepose", "parser")
     }
-    if "matcher" in recipe.truepose:
-        schedules["matcher"] = recipe.truepose["matcher"]["schedule"]
+    for name in ("matcher", "compositor"):
+        if name in recipe.truepose:
+            schedules[name] = recipe.truepose[name]["schedule"]
     if "finish" in recipe.vae:
         schedules["finish"] = recipe.vae["finish"]["schedule"]
     trained = [name for name in trained if name in schedules]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -9,14 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 
 from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import UsageError
+from catalogpose.perception.clip import Clip
+from catalogpose.perception.parser import Parser
 from catalogpose.training.loop import Progress, Schedule
+from catalogpose.training.pairs import Pairs
 from catalogpose.training.pictures import Pictures, draw_pictures
 from catalogpose.training.processes import ALONE, Team
 from catalogpose.training.recipes import Recipe
+from catalogpose.training.truepose import studio_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +98,48 @@ class Workshop:
             return
         text = json.dumps({**self.times, stage: round(seconds, 1)})
         write_atomically(self.work / "times.json", lambda file: file.write(text.encode()))
+
+
+def flat(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Forget which product a picture shows: (P, V, ...) to (P * V, ...)."""
+    return pictures.reshape(-1, *pictures.shape[2:])
+
+
+def load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
+    """Load the VAE and the CLIP that earlier stages made."""
+    folder = str(shop.model / "vae")
+    vae = AutoencoderKL.from_pretrained(folder, dtype=torch.float32).to(shop.device)
+    return vae, Clip.load(shop.model / "clip", shop.device)
+
+
+def make_pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
+    """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos."""
+    folder = shop.work / f"pairs-{split}"
+    with shop.team.leader_first():
+        pictures = shop.pictures(split)
+        pairs = studio_pairs(pictures, vae, clip, folder, shop.progress)
+    if "matcher" not in shop.recipe.truepose:
+        return pairs
+    return dataclasses.replace(pairs, photos=flat(pictures.photos))
+
+
+def parse_pictures(shop: Workshop) -> NDArray[np.uint8]:
+    """Return the maps (P, V, H, W) that the trained parser makes of the pictures to learn from;
+    made once.
+    """
+    file = shop.work / "parsed.npy"
+    with shop.team.leader_first():
+        if not file.exists():
+            photos = shop.pictures("train").photos
+            parser = Parser.load(shop.model / "parser", shop.device)
+            maps = np.empty(photos.shape[:-1], np.uint8)
+            for product, views in enumerate(photos):
+                maps[product] = [parser.parse(photo) for photo in views]
+                if shop.progress is not None:
+                    shop.progress("parsing", product + 1, len(photos))
+            write_atomically(file, lambda out: np.save(out, maps))
+    found: NDArray[np.uint8] = np.load(file)
+    return found
 
 
 def check_begun(

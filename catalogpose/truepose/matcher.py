@@ -8,28 +8,26 @@ in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.regions import selection_mask
+from catalogpose.truepose.tower import Tower
 
 REACH = 2
 """Tokens around the likeliest place whose weights decide it to a fraction of a token."""
-
-HEAD_WIDTH = 32
-"""Most channels of a head in the attention at the coarsest level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,51 +35,14 @@ class SourcePhoto:
     """Photos of sources, embedded once, so that they can be carried to any number of poses."""
 
     photo: Tensor
-    """(B, 3, H, W) in -1..1."""
+    """float32 (B, 3, H, W) in -1..1."""
     labels: Tensor
     """Their parsing maps, int64 (B, H, W)."""
     keys: Tensor
     """(B, E, h, w), from `Matcher.keys`."""
-
-
-class _Tower(nn.Module):
-    """A small UNet from features at the tokens' size to an embedding a token."""
-
-    def __init__(self, inputs: int, channels: tuple[int, ...], width: int, groups: int) -> None:
-        """Build a level for each of `channels`, each half as fine as the one before."""
-        super().__init__()
-
-        def block(size: int) -> ResnetBlock2D:
-            return ResnetBlock2D(in_channels=size, temb_channels=None, groups=groups)
-
-        self.enter = nn.Conv2d(inputs, channels[0], 1)
-        self.looks = nn.ModuleList(block(size) for size in channels[:-1])
-        self.down = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
-        )
-        self.middle = UNetMidBlock2D(
-            in_channels=channels[-1],
-            temb_channels=None,
-            attention_head_dim=min(HEAD_WIDTH, channels[-1]),
-            resnet_groups=groups,
-        )
-        self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))
-        self.joins = nn.ModuleList(block(size) for size in channels[:-1])
-        self.leave = nn.Conv2d(channels[0], width, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Turn (B, inputs, h, w) into (B, width, h, w); odd sides are halved upwards."""
-        hidden, kept = self.enter(features), []
-        for look, down in zip(self.looks, self.down, strict=True):
-            hidden = look(hidden, None)
-            kept.append(hidden)
-            hidden = down(hidden)
-        hidden = self.middle(hidden)
-        levels = zip(kept, self.up, self.joins, strict=True)
-        for fine, up, join in reversed(list(levels)):
-            hidden = join(fine + F.interpolate(up(hidden), size=fine.shape[2:]), None)
-        embedded: Tensor = self.leave(hidden)
-        return embedded
+    kept: Tensor | None = None
+    """float32 (B, 1, H, W), 0 where something else stands in the photo for what words replace, so
+    that nothing from there is sure; None: the photo is whole."""
 
 
 class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped
@@ -96,6 +57,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         width: int = 32,
         stride: int = 8,
         groups: int = 8,
+        nowhere: bool = False,
     ) -> None:
         """Build both towers.
 
@@ -106,10 +68,13 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             width: E.
             stride: Pixels of a token's side, an even number.
             groups: Of the group norms; divides every one of `channels`.
+            nowhere: Whether a pose's token can say that the source shows it nowhere, as attention
+                with a sink does; it is then not sure of any place.
         """
         super().__init__()
-        self.source_tower = _Tower(3 * stride**2 + labels, channels, width, groups)
-        self.pose_tower = _Tower(4 * pose_channels, channels, width, groups)
+        self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups)
+        self.pose_tower = Tower(4 * pose_channels, channels, width, groups)
+        self.nowhere_key = nn.Parameter(torch.zeros(width)) if nowhere else None
 
     def keys(self, photo: Tensor, labels: Tensor) -> Tensor:
         """Embed a source, once: (B, E, h, w).
@@ -138,18 +103,40 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             queries: Of one pose a source, (B, E, h, w).
 
         Returns:
-            (B, 4, H, W): the photo as it would lie on the posed person, and how sure the places
-            are, 0..1.
+            float32 (B, 4, H, W): the photo as it would lie on the posed person, and how sure the
+            places are, 0..1.
         """
         keys = source.keys
         size = (keys.shape[2], keys.shape[3])
         allowed = selection_mask(source.labels > 0, size)
-        found = [
-            find_places(similarity(*row[:2]), row[2], size)
-            for row in zip(keys[:, None], queries[:, None], allowed[:, None], strict=True)
-        ]
+        rows = zip(keys[:, None], queries[:, None], allowed[:, None], strict=True)
+        found = [self._find(key, query, places, size) for key, query, places in rows]
         places, sure = (torch.cat(part) for part in zip(*found, strict=True))
-        return carry_pixels(source.photo, places, sure)
+        if source.kept is None:
+            return carry_pixels(source.photo, places, sure)
+        carried = carry_pixels(torch.cat([source.photo, source.kept], dim=1), places, sure)
+        return torch.cat([carried[:, :3], carried[:, 3:4] * carried[:, 4:]], dim=1)
+
+    def _find(
+        self, keys: Tensor, queries: Tensor, allowed: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Find the places of poses' tokens and how sure they are; see `find_places`."""
+        logits = similarity(keys, queries)
+        places, sure = find_places(logits, allowed, size)
+        if self.nowhere_key is not None:
+            shown = logits.masked_fill(~allowed[:, None], -torch.inf).logsumexp(dim=-1)
+            sure = sure * (shown.view_as(sure) - self.nowhere_logits(queries)).sigmoid()
+        return places, sure
+
+    def nowhere_logits(self, queries: Tensor) -> Tensor:
+        """Return how much each token of a pose (B, E, h, w) says that the source does not show it:
+        the logits (B, h, w) beside those of `similarity`, float32.
+        """
+        assert self.nowhere_key is not None  # else nobody asks
+        key = self.nowhere_key.float() * queries.shape[1] ** -0.5
+        with without_autocast(queries.device):
+            logits: Tensor = (queries.float() * key[:, None, None]).sum(dim=1)
+        return logits
 
 
 def encode_floats(vae: Any, floats: Tensor) -> Tensor:
@@ -161,29 +148,61 @@ def encode_floats(vae: Any, floats: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def carried_latents(
+def embed_photo(
     matcher: Matcher,
-    encode: Callable[[Tensor], Tensor],
-    source: SourcePhoto,
-    pose: Tensor,
-) -> Tensor:
-    """Return what TargetNet sees of sources carried to pose pictures (B, C, H, W): their latents,
-    and how sure they are, as an inpainting Stable Diffusion sees what is kept and where.
+    photo: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    kept: NDArray[np.bool_] | None,
+) -> SourcePhoto:
+    """Embed a photo (H, W, 3) with its map (H, W); `kept` (H, W) as of `SourcePhoto`."""
+    device = matcher.device
+    pixels = torch.from_numpy(to_floats(photo[None])).to(device)
+    regions = torch.from_numpy(labels.astype(np.int64))[None].to(device)
+    whole = None if kept is None else torch.from_numpy(kept.astype(np.float32))[None, None]
+    return SourcePhoto(
+        photo=pixels,
+        labels=regions,
+        keys=matcher.keys(pixels.to(matcher.dtype), regions),
+        kept=None if whole is None else whole.to(device),
+    )
 
-    Args:
-        matcher: What carries.
-        encode: Turns photos (B, 3, H, W) into latents (B, c, h, w).
-        source: B of them.
-        pose: One picture a source.
+
+@torch.no_grad()
+def carry_photos(
+    matcher: Matcher, photos: Sequence[SourcePhoto | None], pose: Tensor
+) -> Tensor | None:
+    """Carry photos to pose pictures (B, C, H, W), each on its own: a batch changes nothing.
 
     Returns:
-        (B, c + 1, h, w).
+        As `Matcher.carry`, zero where a photo is None; None: all of them are.
     """
-    carried = matcher.carry(source, matcher.queries(pose))
+    drawn = pose.to(matcher.dtype)[:, None]
+    found = [
+        None if photo is None else matcher.carry(photo, matcher.queries(one))
+        for photo, one in zip(photos, drawn, strict=True)
+    ]
+    there = [row for row in found if row is not None]
+    if not there:
+        return None
+    return torch.cat([torch.zeros_like(there[0]) if row is None else row for row in found])
+
+
+@torch.no_grad()
+def carried_latents(encode: Callable[[Tensor], Tensor], carried: Tensor) -> Tensor:
+    """Return what TargetNet sees of carried photos: their latents, and how sure they are, as an
+    inpainting Stable Diffusion sees what is kept and where.
+
+    Args:
+        encode: Turns photos (B, 3, H, W) into latents (B, c, h, w).
+        carried: (B, 4, H, W), from `Matcher.carry`.
+
+    Returns:
+        (B, c + 1, h, w); zero in rows that are sure of nothing, such as those without a photo.
+    """
     latent = encode(carried[:, :3])
-    size = (latent.shape[2], latent.shape[3])
-    sure = F.adaptive_avg_pool2d(carried[:, 3:], size)
-    return torch.cat([latent.to(sure.dtype), sure], dim=1)
+    sure = F.adaptive_avg_pool2d(carried[:, 3:], (latent.shape[2], latent.shape[3]))
+    there = carried[:, 3:].amax(dim=(1, 2, 3), keepdim=True) > 0
+    return torch.cat([latent * there, sure.to(latent.dtype)], dim=1)
 
 
 def similarity(keys: Tensor, queries: Tensor) -> Tensor:
@@ -235,7 +254,7 @@ def find_places(logits: Tensor, allowed: Tensor, size: tuple[int, int]) -> tuple
 
 def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
     """Sample a photo (B, 3, H, W) at places (B, h, w, 2), in tokens, and join how sure they are
-    (B, h, w): (B, 4, H, W).
+    (B, h, w) behind its third channel: float32 (B, 4, H, W).
     """
     size = photo.shape[2:]
     tokens = places.new_tensor([places.shape[2], places.shape[1]])
@@ -246,4 +265,4 @@ def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
         photo.float(), fine.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
     )
     weight = F.interpolate(sure[:, None], size=size, mode="bilinear", align_corners=False)
-    return torch.cat([carried, weight], dim=1).to(photo.dtype)
+    return torch.cat([carried[:, :3], weight, carried[:, 3:]], dim=1)

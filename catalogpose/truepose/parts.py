@@ -22,6 +22,9 @@ COMPANIONS = ("parser", "clip")
 MATCHER = "matcher"
 """The part that carries photos over, which not every model has."""
 
+COMPOSITOR = "compositor"
+"""The part that lays them over what was painted, which not every model with a matcher has."""
+
 INDEX = "model_index.json"
 """Where diffusers says which class each part is."""
 
@@ -142,7 +145,7 @@ def list_files(folder: Path) -> list[Path]:
     They are those at the top that a model has, its page and licence included, and those of
     `SUFFIXES` in its parts; logs, previews and whatever else lies there are no part of it.
     """
-    parts = {*NETS, *COMPANIONS, MATCHER, ALIGNMENT, Path(SCHEDULER).parent.name}
+    parts = {*NETS, *COMPANIONS, MATCHER, COMPOSITOR, ALIGNMENT, Path(SCHEDULER).parent.name}
     top = {INDEX, "catalogpose.json", "README.md", "LICENSE"}
     files = [folder / name for name in top if (folder / name).is_file()]
     files += [

@@ -5,7 +5,6 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +18,15 @@ from torch import Tensor
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
-from catalogpose.truepose.conditions import Conditions
-from catalogpose.truepose.matcher import Matcher, SourcePhoto, carried_latents, encode_floats
+from catalogpose.truepose.compositor import Compositor
+from catalogpose.truepose.matcher import (
+    Matcher,
+    SourcePhoto,
+    carried_latents,
+    carry_photos,
+    embed_photo,
+    encode_floats,
+)
 from catalogpose.truepose.model import (
     ModelCard,
     check_weights,
@@ -29,6 +35,7 @@ from catalogpose.truepose.model import (
     write_card,
 )
 from catalogpose.truepose.pose_encoder import PoseEncoder, draw_pose
+from catalogpose.truepose.prediction import make_predictor
 from catalogpose.truepose.prepared import (
     KeptReference,
     PoseConditions,
@@ -36,14 +43,7 @@ from catalogpose.truepose.prepared import (
     stack_references,
 )
 from catalogpose.truepose.regions import choose_regions, label_mask
-from catalogpose.truepose.sampling import (
-    Predict,
-    guide,
-    keep_known,
-    latent_mask,
-    make_noise,
-    sample,
-)
+from catalogpose.truepose.sampling import keep_known, latent_mask, make_noise, sample
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 
@@ -51,13 +51,13 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
     """Human-parsing-guided attention diffusion over a model folder.
 
     `encode_source` runs once a source, `condition` once a source and label set, `generate` once a
-    batch of
-    poses; calling the pipeline does all three for one source.
+    batch of poses; calling the pipeline does all three for one source.
     """
 
     card: ModelCard
     """What the checkpoint must be used with."""
-    _optional_components = ["matcher"]  # noqa: RUF012  # diffusers' name for what may be missing
+    # diffusers' name for what may be missing
+    _optional_components = ["matcher", "compositor"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -67,9 +67,10 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         vae: AutoencoderKL,
         scheduler: DDIMScheduler,
         matcher: Matcher | None = None,
+        compositor: Compositor | None = None,
     ) -> None:
         """Take a model folder's components; whoever makes the pipeline sets `card`. Without a
-        matcher no photo is carried over.
+        matcher no photo is carried over, without a compositor none is laid over what was painted.
         """
         super().__init__()
         self.register_modules(
@@ -79,6 +80,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             vae=vae,
             scheduler=scheduler,
             matcher=matcher,
+            compositor=compositor,
         )
         self.set_progress_bar_config(disable=True)
 
@@ -115,7 +117,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             photo: (H, W, 3), on the model's canvas.
             labels: (H, W), its parsing map in the common vocabulary.
             embeddings: One CLIP embedding (D,) a label id; CAA never chooses a region without.
-            whole: The map by which the photo is carried, if not `labels`; None: they are it.
+            whole: The map by which the photo is carried, if not `labels`, which lack what was taken
+                out of the photo; None: they are it.
 
         Raises:
             ValueError: If photo or map has another size than the canvas.
@@ -137,35 +140,34 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             chosen=chosen,
             labels=label_map.to(device),
             embeddings=table.to(device, dtype),
-            photo=self.embed_photo(photo, labels if whole is None else whole),
+            photo=self.embed_photo(photo, labels, whole),
         )
 
     @torch.no_grad()
     def embed_photo(
-        self, photo: NDArray[np.uint8], labels: NDArray[np.uint8]
+        self,
+        photo: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        whole: NDArray[np.uint8] | None = None,
     ) -> SourcePhoto | None:
-        """Embed a photo (H, W, 3) with its map (H, W), to be carried over; None without matcher."""
+        """Embed a photo to be carried over; arguments as for `encode_source`, where the maps differ
+        nothing is sure. None: the model has no matcher.
+        """
         if self.matcher is None:
             return None
-        pixels = torch.from_numpy(to_floats(photo[None])).to(self.device, self.matcher.dtype)
-        regions = torch.from_numpy(labels.astype(np.int64))[None].to(self.device)
-        return SourcePhoto(photo=pixels, labels=regions, keys=self.matcher.keys(pixels, regions))
+        if whole is None:
+            return embed_photo(self.matcher, photo, labels, None)
+        return embed_photo(self.matcher, photo, whole, labels == whole)
 
-    @torch.no_grad()
     def carry(self, photos: Sequence[SourcePhoto | None], drawn: Tensor) -> Tensor | None:
-        """Carry photos to pose pictures (B, C, H, W), each on its own: a batch changes nothing.
+        """Return `carry_photos` of photos to pose pictures; None without matcher too."""
+        return None if self.matcher is None else carry_photos(self.matcher, photos, drawn)
 
-        Returns:
-            `carried_latents` (B, c + 1, h, w), zero where a photo is None; None: all of them are.
-        """
-        if self.matcher is None or all(photo is None for photo in photos):
+    def see_carried(self, carried: Tensor | None) -> Tensor | None:
+        """Return `carried_latents` of what `carry` gave, each row on its own; None of None."""
+        if carried is None:
             return None
-        found = [
-            None if photo is None else carried_latents(self.matcher, self._encode, photo, pose)
-            for photo, pose in zip(photos, drawn.to(self.matcher.dtype)[:, None], strict=True)
-        ]
-        nothing = torch.zeros_like(next(row for row in found if row is not None))
-        return torch.cat([nothing if row is None else row for row in found])
+        return torch.cat([carried_latents(self._encode, row) for row in carried[:, None]])
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
@@ -184,10 +186,14 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> NDArray[np.uint8]:
         """Turn latents z (B, c, h, w) into pictures (B, H, W, 3)."""
+        return to_bytes(self._decode(latents).cpu().numpy())
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Turn latents into pictures, float32 (B, 3, H, W) in -1..1."""
         scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         with without_autocast(self.device):
-            floats = self.vae.decode(scaled).sample
-        return to_bytes(floats.float().cpu().numpy())
+            floats: Tensor = self.vae.decode(scaled).sample
+        return floats.float()
 
     @torch.no_grad()
     def condition(self, features: SourceFeatures, shown: frozenset[int]) -> PoseConditions:
@@ -221,19 +227,31 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         size = (latent.shape[-2], latent.shape[-1])
         return KeptReference(latent=latent.float(), mask=latent_mask(mask, size))
 
+    @torch.no_grad()
     def generate(
         self,
         conditions: Sequence[PoseConditions],
         joints: NDArray[np.float32],
         seeds: Sequence[int],
+        *,
+        references: Sequence[KeptReference | None] | None = None,
         **options: Any,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses: `denoise`, whose arguments these are, and decode.
+        """Paint a batch of poses: `denoise`, whose arguments these are, decode, and lay what is
+        carried over it, in models with a compositor.
 
         Returns:
             uint8 (B, H, W, 3).
         """
-        return self.decode_latents(self.denoise(conditions, joints, seeds, **options))
+        carried = self.carry([c.photo for c in conditions], self.draw_poses(joints))
+        latent = self.denoise(
+            conditions, joints, seeds, references=references, carried=carried, **options
+        )
+        painted = self._decode(latent)
+        if carried is not None and self.compositor is not None:
+            kept = stack_references(references or (), latent)
+            painted = self.compositor.compose(painted, carried, kept and kept.mask)
+        return to_bytes(painted.cpu().numpy())
 
     @torch.no_grad()
     def denoise(
@@ -243,6 +261,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         seeds: Sequence[int],
         *,
         references: Sequence[KeptReference | None] | None = None,
+        carried: Tensor | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         on_step: Callable[[int], None] | None = None,
@@ -256,6 +275,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             seeds: One a picture; the noise is drawn on the CPU from it alone.
             references: One a picture, for style transfer; None, for one or for all: plain
                 re-posing.
+            carried: What `carry` gave of the conditions' photos; None: it is asked.
             steps: Denoising steps; None: the card's.
             guidance: Guidance scale; 1 runs the conditional half alone. None: the card's.
             on_step: Called with 1, 2, ... after each step; None: nobody is told.
@@ -264,13 +284,15 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             float32 (B, c, h, w).
         """
         scale = self.card.guidance if guidance is None else guidance
-        drawn = self._draw_poses(joints)
+        drawn = self.draw_poses(joints)
         pose = self.pose_encoder(drawn)
         channels = self.vae.config.latent_channels
         # z_t stays float32: in bfloat16 the rounding of every step's small change adds up.
         noise = make_noise(seeds, (channels, *pose.shape[-2:])).to(self.device)
-        carried = self.carry([c.photo for c in conditions], drawn)
-        predict = self._predictor([c.conditions for c in conditions], pose, carried, scale)
+        if carried is None:
+            carried = self.carry([c.photo for c in conditions], drawn)
+        seen = self.see_carried(carried)
+        predict = make_predictor(self.unet, [c.conditions for c in conditions], pose, seen, scale)
         kept = stack_references(references or (), noise)
         if kept is not None:
             # Whatever the mask touches is the source's while it forms: the reference's own garment
@@ -282,35 +304,11 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             latent = kept.mask * latent + (1 - kept.mask) * kept.latent
         return latent
 
-    def _draw_poses(self, joints: NDArray[np.float32]) -> Tensor:
+    def draw_poses(self, joints: NDArray[np.float32]) -> Tensor:
         """Draw poses (B, 18, 3) in canvas pixels: (B, C, H, W)."""
         points = torch.from_numpy(np.array(joints, dtype=np.float32)).to(self.device)
         drawn = draw_pose(points, self.card.height, self.card.width, self.card.pose_style)
         return drawn.to(self.unet.dtype)
-
-    def _predictor(
-        self,
-        conditions: Sequence[Conditions],
-        pose: Tensor,
-        carried: Tensor | None,
-        scale: float,
-    ) -> Predict:
-        """Return the guided prediction of a batch; at scale 1 of its conditional half alone."""
-        halves = 1 if scale == 1 else 2
-        poses = pose.repeat(halves, 1, 1, 1)
-        stacked = Conditions.stack(conditions, unconditional=len(pose) if halves == 2 else 0)
-        stacked = replace(stacked, carried=carried)
-
-        def predict(latent: Tensor, timestep: Tensor) -> Tensor:
-            """Run both halves in one batch and guide (Eq. 11)."""
-            both = latent.to(self.unet.dtype).repeat(halves, 1, 1, 1)
-            output: Tensor = self.unet(both, timestep.to(self.device), poses, stacked).float()
-            if halves == 1:
-                return output
-            unconditional, conditional = output.chunk(2)
-            return guide(unconditional, conditional, scale)
-
-        return predict
 
     @torch.no_grad()
     def __call__(

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from catalogpose.studio import Picture, draw_view
-from catalogpose.training.correspondence import sample_surface, true_attention
+from catalogpose.studio.parts import PART_ID
+from catalogpose.training.correspondence import sample_surface, true_attention, true_matches
 
 SIZE = (16, 11)
 
@@ -149,3 +150,23 @@ def test_half_precision_changes_nothing() -> None:
         halved, _ = true_attention(source, target, SIZE)
     assert halved.dtype == torch.float32
     assert (plain == halved).all()
+
+
+def find(point: tuple[int, int, int], *others: tuple[int, int, int]) -> int | None:
+    """Return which of some points a mirrored one finds; None: no one."""
+    truth = true_matches(row(*others), row(point), (1, len(others)), tolerance=24, mirrored=True)
+    return int(truth.places[0, truth.weights[0, 0].argmax()]) if truth.known[0, 0] else None
+
+
+def test_what_is_hidden_finds_its_mirror_image() -> None:
+    """The back of cloth finds its front at the same height and side, the left sleeve the right one,
+    a face nothing; what the source shows finds itself, though a mirror image is there.
+    """
+    skirt, face = PART_ID["skirt skirt"], PART_ID["head"]
+    left, right = PART_ID["top left sleeve"], PART_ID["top right sleeve"]
+    assert find((skirt, 90, 20), (skirt, 90, 64), (skirt, 90, 108), (skirt, 10, 108)) == 1
+    assert find((skirt, 90, 20), (skirt, 90, 108), (skirt, 90, 22)) == 1
+    assert find((left, 30, 100), (right, 30, 100), (right, 30, 156)) == 1
+    assert find((left, 30, 100), (right, 30, 228)) == 0
+    assert find((face, 90, 20), (face, 90, 108)) is None
+    assert find((skirt, 90, 20), (left, 90, 108)) is None

@@ -52,7 +52,21 @@ def test_nothing_known_is_no_loss() -> None:
     assert (found["loss"], found["right"]) == (0, 0)
 
 
-def make_matcher(**options: int) -> Matcher:
+def test_what_is_not_shown_is_learnt_to_be_nowhere() -> None:
+    """Background and a point without a like count: sure of nowhere they lose little, else much."""
+    tokens = 20 * torch.eye(4)[None, :, None]
+    surface = SURFACE[None, None]
+    other = SURFACE.clone()
+    other[2, 0] = 9
+    # The last two of the target: a part that the source lacks, and background.
+    target = other[None, None]
+    for logits, low, high in (((-99.0, -99.0, 399.0, 399.0), 0, 1e-3), ((-99.0,) * 4, 90, 400)):
+        found = matching_loss(tokens, tokens, surface, target, torch.tensor(logits)[None, None])
+        assert low <= found["loss"] <= high
+        assert found["right"] == 1
+
+
+def make_matcher(**options: int | bool) -> Matcher:
     """Return a small matcher for pictures of 64 x 48."""
     torch.manual_seed(0)
     return Matcher(channels=(16, 16), width=8, stride=4, groups=4, **options)
@@ -63,30 +77,36 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
     first, second = pictures.photos[:, 0], pictures.joints[:, 1]
     labels = torch.from_numpy(pictures.labels[:, 0].astype(np.int64))
     with torch.no_grad():
+        queries = matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb"))
         found = matching_loss(
             matcher.keys(torch.from_numpy(to_floats(first)), labels),
-            matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb")),
+            queries,
             torch.from_numpy(pictures.surface[:, 0]),
             torch.from_numpy(pictures.surface[:, 1]),
+            matcher.nowhere_logits(queries),
         )
     return float(found["loss"])
 
 
 def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
-    """Some steps on two products find their views in one another, and both towers learn."""
+    """Some steps on two products find their views in one another, by true maps and by those of a
+    parser that knows no hair, and both towers learn.
+    """
     pictures = draw_pictures(tmp_path / "pictures", "train", 2, 3, (64, 48), workers=1)
-    matcher = make_matcher()
+    matcher = make_matcher(nowhere=True)
     before = {name: weight.clone() for name, weight in matcher.named_parameters()}
     untrained = loss_between(matcher, pictures)
     schedule = Schedule(epochs=40, batch=2, learning_rate=0.005, warmup=1)
-    train_matcher(pictures, matcher, "rgb", schedule, tmp_path / "work", device="cpu")
+    maps = pictures.labels * (pictures.labels != LABEL_ID["hair"])
+    work = tmp_path / "work"
+    train_matcher(pictures, matcher, "rgb", schedule, work, device="cpu", parsed=maps)
     assert loss_between(matcher, pictures) < 0.7 * untrained
     moved = {
         name.split(".")[0]
         for name, weight in matcher.named_parameters()
         if not torch.equal(weight, before[name])
     }
-    assert moved == {"source_tower", "pose_tower"}
+    assert moved == {"source_tower", "pose_tower", "nowhere_key"}
 
 
 class Shrinking:

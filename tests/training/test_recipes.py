@@ -120,6 +120,9 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
     del options["matcher"]
     with pytest.raises(UsageError, match="carried_weight needs a matcher"):
         check(dataclasses.replace(made, truepose=options))
+    options["objective"] = {}
+    with pytest.raises(UsageError, match="a compositor needs a matcher"):
+        check(dataclasses.replace(made, truepose=options))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,11 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("matcher",), matcher(depth=3), "model of matcher: "),
         ("bundled", ("matcher",), {"model": {}}, "schedule of matcher: "),
         ("bundled", ("matcher",), {"net": {}}, "matcher: unknown net; known: model, schedule"),
+        ("bundled", ("compositor", "pool"), 0, "compositor: pool must be 1 or more"),
+        ("bundled", ("compositor", "model", "stride"), 3, "compositor: stride must divide height"),
+        ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
+        ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
+        ("bundled", ("compositor", "net"), {}, "compositor: unknown net; known: model, pool"),
     ],
 )
 def test_nets_that_cannot_be_made_are_refused(

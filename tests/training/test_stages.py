@@ -24,7 +24,9 @@ from catalogpose.truepose.pipeline import TruePosePipeline
 
 
 def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
-    """Write the bundled recipe with tiny nets and two steps of everything."""
+    """Write the bundled recipe with tiny nets and two steps of everything; with `matcher` what it
+    carries is laid over the pictures too.
+    """
     recipe = json.loads(json.dumps(dataclasses.asdict(load_recipe("bundled"))))
     recipe.update(name="tiny", height=64, width=48, products=2, views=2)
     schedule = {"steps": 2, "batch": 2, "learning_rate": 0.001}
@@ -45,10 +47,12 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     )
     recipe["truepose"].update(pose={"widths": [8, 8, 8]}, steps=2)
     recipe["truepose"]["objective"] = {"truth_weight": 0.1, "timesteps": "high"}
-    recipe["truepose"].pop("matcher", None)
+    del recipe["truepose"]["matcher"], recipe["truepose"]["compositor"]
     if matcher:
-        model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4}
+        model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "nowhere": True}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
+        model = {"channels": [8, 8], "groups": 4}
+        recipe["truepose"]["compositor"] = {"model": model, "pool": 3, "schedule": schedule}
         recipe["truepose"]["objective"]["carried_weight"] = 1.0
     path.write_text(json.dumps(recipe), encoding="utf-8")
 
@@ -128,7 +132,9 @@ def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
 
 
 def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
-    """A recipe with a matcher trains one over a model without; going on from there keeps it."""
+    """A recipe with a matcher trains one over a model without; going on from there keeps it, and
+    what lays its photos over the pictures learns anew from what TruePose then predicts.
+    """
     plain, carrying = tmp_path / "plain.json", tmp_path / "carrying.json"
     write_tiny_recipe(plain)
     write_tiny_recipe(carrying, matcher=True)
@@ -141,7 +147,12 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         )
         model = train_model(again, lambda name, done, total: None).model
         found.append(read_card(model))
-        assert TruePosePipeline.from_pretrained(model).matcher is not None
+        pipe = TruePosePipeline.from_pretrained(model)
+        assert pipe.matcher is not None
+        assert pipe.compositor is not None
+        assert "compositor" in found[-1].training["seconds"]
+        parsed = np.load(tmp_path / place / "work/parsed.npy")
+        assert parsed.shape == (2, 2, 64, 48)
     assert "matcher" in found[0].training["seconds"]
     assert "matcher" not in found[1].training["seconds"]
     towers, later = (

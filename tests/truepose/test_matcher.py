@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from catalogpose.records import LABELS
-from catalogpose.truepose.matcher import Matcher, carry_pixels, find_places, similarity
+from catalogpose.truepose.matcher import (
+    Matcher,
+    SourcePhoto,
+    carry_pixels,
+    find_places,
+    similarity,
+)
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
@@ -85,7 +91,7 @@ def test_carrying_moves_whole_tokens() -> None:
     torch.testing.assert_close(carried[:, :3, 2:-2, 2:14], photo[:, :, 2:-2, 6:18])
 
 
-def make_matcher(**options: int) -> Matcher:
+def make_matcher(**options: int | bool) -> Matcher:
     """Return a small matcher."""
     torch.manual_seed(0)
     return Matcher(channels=(8, 16), width=8, stride=4, groups=4, **options).eval()
@@ -109,6 +115,43 @@ def test_a_matcher_is_saved_and_read(tmp_path: Path) -> None:
     pose = torch.rand(1, 3, 32, 24)
     with torch.no_grad():
         torch.testing.assert_close(again.queries(pose), matcher.queries(pose))
+
+
+def test_what_is_shown_nowhere_is_sure_of_nothing() -> None:
+    """A pose's token that says it is shown nowhere is as little sure as it says so; its place
+    stays, and a matcher that cannot say so is as sure as its weights are near one another.
+    """
+    plain, matcher = make_matcher(), make_matcher(nowhere=True)
+    draw = torch.Generator().manual_seed(1)
+    queries, keys = (torch.randn(1, 8, 6, 5, generator=draw) for _ in range(2))
+    labels = torch.ones(1, 24, 20, dtype=torch.long)
+    source = SourcePhoto(photo=torch.rand(1, 3, 24, 20, generator=draw), labels=labels, keys=keys)
+    with torch.no_grad():
+        torch.testing.assert_close(matcher.nowhere_logits(queries), torch.zeros(1, 6, 5))
+        # A logit so low that no token is shown nowhere, and one so high that all are.
+        found = []
+        for size in (-100.0, 100.0):
+            matcher.nowhere_key.copy_(size * torch.ones(8))
+            found.append(matcher.carry(source, queries.abs()))
+        torch.testing.assert_close(found[0], plain.carry(source, queries.abs()))
+    torch.testing.assert_close(found[0][:, :3], found[1][:, :3])
+    assert found[1][:, 3].max() < 1e-6
+
+
+def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
+    """What is carried from there has no weight, and the rest keeps its own."""
+    matcher, draw = make_matcher(), torch.Generator().manual_seed(1)
+    keys = 8 * torch.eye(30).view(1, 30, 6, 5)
+    labels = torch.ones(1, 24, 20, dtype=torch.long)
+    kept = torch.ones(1, 1, 24, 20)
+    kept[:, :, :12] = 0
+    photo = torch.rand(1, 3, 24, 20, generator=draw)
+    source = SourcePhoto(photo=photo, labels=labels, keys=keys, kept=kept)
+    whole = matcher.carry(dataclasses.replace(source, kept=None), keys)
+    found = matcher.carry(source, keys)
+    torch.testing.assert_close(found[:, :3], whole[:, :3])
+    assert found[:, 3, :10].max() == 0
+    torch.testing.assert_close(found[:, 3, 14:], whole[:, 3, 14:])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,127 @@
+"""What is trained on the predictions of TruePose itself: the VAE's decoder and the compositor."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from numpy.typing import NDArray
+
+from catalogpose.training.card import make_card
+from catalogpose.training.carrier import Carrier, draw_carried
+from catalogpose.training.compositor import Layers, train_compositor
+from catalogpose.training.held_out import HeldOut, hold_out_pairs, predict
+from catalogpose.training.nets import make_compositor, read_matcher, read_nets
+from catalogpose.training.objective import Objective
+from catalogpose.training.pairs import Pairs
+from catalogpose.training.vae import train_decoder
+from catalogpose.training.workshop import (
+    Workshop,
+    flat,
+    load_eyes,
+    make_pairs,
+    parse_pictures,
+)
+from catalogpose.truepose.pipeline import TruePosePipeline
+
+AT_ONCE = 20
+"""Pairs whose photos are carried together."""
+
+
+def run_finish(shop: Workshop) -> None:
+    """Train the VAE's decoder on what TruePose predicts, and write `vae/` anew; nothing where the
+    recipe does not ask for it.
+    """
+    options = shop.recipe.vae.get("finish")
+    if options is None:
+        return
+    pipe, pairs = _open(shop)
+    places = np.linspace(0, len(pairs) - 1, options["pool"]).round().astype(int)
+    held = hold_out_pairs(pairs, flat(shop.pictures("train").photos), pairs.pairs[places])
+    latents = _predict(shop, pipe, held)
+    truth, weight = held.targets, Objective(**shop.recipe.truepose["objective"]).carried_weight
+    if weight:
+        # Else stripes that lie a little off would be decoded as their mean colour.
+        truth = draw_carried(_carrier(shop, pipe), pairs, places.tolist(), truth, weight)
+    train_decoder(
+        truth,
+        latents,
+        pipe.vae,
+        shop.schedule(options),
+        shop.work / "finish",
+        device=shop.device,
+        progress=shop.progress,
+    )
+    pipe.vae.half().save_pretrained(str(shop.model / "vae"))
+
+
+def run_compositor(shop: Workshop) -> None:
+    """Train the compositor on what TruePose predicts and write `compositor/` in float16; nothing
+    where the recipe has none.
+    """
+    options = shop.recipe.truepose.get("compositor")
+    if options is None:
+        return
+    schedule = shop.schedule(options)
+    compositor = make_compositor(shop.recipe.truepose)
+    pipe, pairs = _open(shop)
+    # In use the maps are the parser's, and so are the places that come from them.
+    pairs = dataclasses.replace(pairs, labels=flat(parse_pictures(shop)))
+    pictures = shop.pictures("train")
+    # Not the pairs that the decoder has seen.
+    places = (np.arange(options["pool"]) + 0.5) * len(pairs) / options["pool"]
+    places = places.astype(int)
+    held = hold_out_pairs(pairs, flat(pictures.photos), pairs.pairs[places])
+    painted = [pipe.decode_latents(torch.from_numpy(part).to(shop.device)[None])[0]
+               for part in _predict(shop, pipe, held)]  # fmt: skip
+    layers = Layers(
+        painted=np.stack(painted),
+        carried=_carry(_carrier(shop, pipe), pairs, places),
+        truth=held.targets,
+        person=flat(pictures.labels)[pairs.pairs[places, 1]] > 0,
+    )
+    made = train_compositor(
+        layers,
+        compositor,
+        schedule,
+        shop.work / "compositor",
+        device=shop.device,
+        progress=shop.progress,
+    )
+    made.half().save_pretrained(str(shop.model / "compositor"))
+
+
+def _open(shop: Workshop) -> tuple[TruePosePipeline, Pairs]:
+    """Return the pipeline of the stages before and the pairs to learn from."""
+    vae, clip = load_eyes(shop)
+    scheduler = DDIMScheduler.from_pretrained(str(shop.model / "scheduler"))
+    pipe = read_nets(shop.model).pipeline(vae, scheduler, read_matcher(shop.model))
+    pipe.card = make_card(shop.recipe, {})
+    return pipe.to(shop.device), make_pairs(shop, "train", vae, clip)
+
+
+def _carrier(shop: Workshop, pipe: TruePosePipeline) -> Carrier:
+    """Return what carries photos as the pipeline does."""
+    style = shop.recipe.truepose["pose_style"]
+    return Carrier(matcher=pipe.matcher, vae=pipe.vae, pose_style=style).to(shop.device)
+
+
+def _predict(shop: Workshop, pipe: TruePosePipeline, held: HeldOut) -> NDArray[np.float32]:
+    """Return the latents (n, c, h, w) that the pipeline predicts of pairs."""
+    parts: list[NDArray[np.float32]] = []
+    for part in predict(pipe, held):
+        parts.append(part.cpu().numpy())
+        if shop.progress is not None:
+            shop.progress("predictions", sum(map(len, parts)), len(held))
+    return np.concatenate(parts)
+
+
+def _carry(carrier: Carrier, pairs: Pairs, places: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return what is carried in pairs, (n, 4, H, W)."""
+    parts = np.array_split(places, -(-len(places) // AT_ONCE))
+    found = [
+        carrier.carry_photos(pairs.take(part.tolist()).to(carrier.vae.device)) for part in parts
+    ]
+    return np.concatenate([part.cpu().numpy() for part in found])

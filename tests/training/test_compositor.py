@@ -1,0 +1,71 @@
+"""Training a compositor: what it is to learn, against known answers, and that it learns it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from catalogpose.training.compositor import Layers, likeness, train_compositor
+from catalogpose.training.schedule import Schedule
+from catalogpose.truepose.compositor import Compositor
+
+
+def stripes(period: int, shift: int = 0, dark: float = -0.5, light: float = 0.5) -> torch.Tensor:
+    """Return a picture (1, 3, 48, 48) of rows in two colours, `period` pixels a pair."""
+    rows = (torch.arange(48) + shift) % period < period / 2
+    return torch.where(rows, dark, light)[None, None, :, None].expand(1, 3, 48, 48)
+
+
+EVERYWHERE = torch.ones(1, 1, 48, 48, dtype=torch.bool)
+INNER = slice(8, 40)
+
+
+def middle(like: torch.Tensor) -> tuple[float, float]:
+    """Return the least and the greatest likeness away from the border."""
+    inner = like[..., INNER, INNER]
+    return float(inner.min()), float(inner.max())
+
+
+def test_stripes_that_lie_a_little_off_are_alike() -> None:
+    """The same is like itself, and so are shifted stripes; their mean colour, another colour, and
+    the colours of half of them are not.
+    """
+    truth = stripes(6)
+    assert middle(likeness(truth, truth, EVERYWHERE)) == (1, 1)
+    assert middle(likeness(stripes(6, shift=3), truth, EVERYWHERE))[0] > 0.9
+    plain = torch.zeros_like(truth)
+    others = (plain, stripes(6, dark=0.1, light=1.0), torch.full_like(truth, 0.5))
+    for other in others:
+        assert middle(likeness(other, truth, EVERYWHERE))[1] < 0.3
+
+
+def test_background_does_not_count() -> None:
+    """Off the person nothing is alike, and what lies there changes nothing on it."""
+    truth, person = stripes(6), EVERYWHERE.clone()
+    person[..., 24:] = False
+    other = torch.where(person, truth, torch.ones(()))
+    like = likeness(other, truth, person)
+    assert like[..., 24:].max() == 0
+    torch.testing.assert_close(like[..., :24], torch.ones_like(like[..., :24]))
+
+
+def test_it_learns_to_lay_what_fits(tmp_path: Path) -> None:
+    """Of pairs whose carried photo is right in the upper half it lays that half alone."""
+    draw = np.random.default_rng(0)
+    truth = draw.integers(0, 256, (8, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+    carried = np.ones((8, 4, 32, 32), dtype=np.float32)
+    carried[:, :3, :16] = truth.transpose(0, 3, 1, 2)[:, :, :16] / 127.5 - 1
+    carried[:, :3, 16:] = -carried[:, :3, :16]
+    layers = Layers(
+        painted=truth, carried=carried, truth=truth, person=np.ones((8, 32, 32), dtype=np.bool_)
+    )
+    torch.manual_seed(0)
+    net = Compositor(channels=(16, 16), groups=4)
+    schedule = Schedule(steps=60, batch=4, learning_rate=0.01, warmup=5)
+    train_compositor(layers, net, schedule, tmp_path, device="cpu")
+    with torch.no_grad():
+        mask = net(torch.from_numpy(truth).movedim(-1, 1) / 127.5 - 1, torch.from_numpy(carried))
+    upper, lower = mask[:, :, :14].sigmoid().mean(), mask[:, :, 18:].sigmoid().mean()
+    assert upper > 0.8
+    assert lower < upper - 0.4
+    assert (tmp_path / "preview.png").is_file()

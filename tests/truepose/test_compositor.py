@@ -1,0 +1,108 @@
+"""The compositor: what it lays over a picture, and what a pipeline makes of it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from catalogpose.truepose.compositor import Compositor
+from catalogpose.truepose.matcher import Matcher
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
+
+EVERY = frozenset({6, 11})
+"""Labels of the test's person."""
+
+
+def make_compositor(logit: float) -> Compositor:
+    """Return a small compositor whose mask has this logit everywhere."""
+    torch.manual_seed(0)
+    compositor = Compositor(channels=(8, 16), groups=4).eval()
+    torch.nn.init.zeros_(compositor.tower.leave.weight)
+    torch.nn.init.constant_(compositor.tower.leave.bias, logit)
+    return compositor
+
+
+def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two painted and two carried pictures; the second of these is sure of nothing."""
+    draw = torch.Generator().manual_seed(2)
+    painted = 2 * torch.rand(2, 3, 32, 24, generator=draw) - 1
+    carried = torch.rand(2, 4, 32, 24, generator=draw)
+    carried[1, 3] = 0
+    return painted, carried
+
+
+def test_the_mask_decides_between_both() -> None:
+    """At 1 what was carried lies above, at 0 what was painted, at a half their mean."""
+    painted, carried = pictures()
+    for logit, share in ((30.0, 1.0), (-30.0, 0.0), (0.0, 0.5)):
+        with torch.no_grad():
+            found = make_compositor(logit).compose(painted, carried)[0]
+        torch.testing.assert_close(found, share * carried[0, :3] + (1 - share) * painted[0])
+
+
+def test_nothing_is_laid_where_nothing_is_sure_or_allowed() -> None:
+    """A row without a photo stays as painted; so does what lies outside of `within`."""
+    painted, carried = pictures()
+    within = torch.zeros(2, 1, 4, 3)
+    within[:, :, :2] = 1
+    with torch.no_grad():
+        found = make_compositor(30.0).compose(painted, carried, within)
+    torch.testing.assert_close(found[1], painted[1])
+    torch.testing.assert_close(found[0, :, :16], carried[0, :3, :16])
+    torch.testing.assert_close(found[0, :, 16:], painted[0, :, 16:])
+
+
+def test_each_pixel_has_its_own_mask() -> None:
+    """The mask is as fine as the picture, whatever the cells' side is."""
+    for stride in (1, 2, 4):
+        net = Compositor(channels=(8, 8), groups=4, stride=stride)
+        assert net(*pictures()).shape == (2, 1, 32, 24)
+        assert net(*pictures()).unique().numel() > 32 * 24
+
+
+@pytest.fixture(scope="module")
+def composing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the tiny model with a matcher and a compositor beside its nets."""
+    pipe = load_pipeline(tiny_model, "cpu")
+    torch.manual_seed(0)
+    matcher = Matcher(
+        pose_channels=pipe.pose_encoder.config.in_channels, channels=(8, 16), width=8, groups=4
+    )
+    pipe.unet.add_carried(pipe.vae.config.latent_channels + 1)
+    parts = {"matcher": matcher, "compositor": make_compositor(30.0)}
+    made = TruePosePipeline(**{**pipe.components, **parts})
+    made.card = pipe.card
+    folder = tmp_path_factory.mktemp("composing") / "model"
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_a_pipeline_lays_the_photo_over_the_painted_picture(composing: Path) -> None:
+    """A saved model paints what its matcher carries; a row without a photo, and what stays of a
+    reference, are as a model without a compositor paints them.
+    """
+    pipe = load_pipeline(composing, "cpu")
+    photo = np.random.default_rng(3).integers(0, 256, (128, 88, 3), dtype=np.uint8)
+    labels = np.zeros((128, 88), dtype=np.uint8)
+    labels[20:70, 16:74], labels[70:120, 20:70] = sorted(EVERY)
+    joints = np.random.default_rng(1).uniform((4, 4), (84, 124), (1, 18, 2))
+    joints = np.concatenate([joints, np.ones((1, 18, 1))], axis=2).astype(np.float32)
+    source = pipe.condition(pipe.encode_source(photo, labels, {}), EVERY)
+    assert source.photo is not None
+    carried = pipe.carry([source.photo], pipe.draw_poses(joints))
+    assert carried is not None
+    shown = ((carried[0, :3].movedim(0, -1) + 1) * 127.5).numpy()
+    found = pipe.generate([source], joints, [1])
+    assert np.abs(found[0] - shown).max() <= 1
+    bare = dataclasses.replace(source, photo=None)
+    painted = np.zeros((128, 88))
+    painted[:64] = 1
+    kept = pipe.keep_reference(pipe.encode_photos(photo[None]), painted)
+    below = load_pipeline(composing, "cpu")
+    below.compositor = None
+    for rows, options in (([bare], {}), ([source], {"references": [kept]})):
+        one, other = (model.generate(rows, joints, [1], **options) for model in (pipe, below))
+        assert np.array_equal(one[:, 64:], other[:, 64:])
+        assert np.array_equal(one, other) == (not options)
