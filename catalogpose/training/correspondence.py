@@ -92,8 +92,8 @@ def true_matches(
             units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
         softness: Standard deviation of the weights in the same units, above 0.
         mirrored: Whether a point that the source does not show, within one softness, looks at its
-            like on the body's other side, front for back, left for right, or both, where that is
-            nearer; a face has none.
+            like on the body's other side where that is nearer: front for back, and only where that
+            is not shown either, left for right, or both. A face has no like.
     """
     points, looks, seen = _shown(target, size)
     others, places, real = _shown(source, size)
@@ -102,12 +102,13 @@ def true_matches(
         code = tolerance + FAR * softness
         keys = _embed(others, code) / softness
         logits = _negative_half_distance(_embed(points, code) / softness, keys)
-        shown = logits.amax(-1) >= -0.5
+        least = -0.5 * (tolerance / softness) ** 2
+        near = logits.amax(-1) >= (-0.5 if mirrored else least)
         for like in _mirrored(points) if mirrored else ():
             again = _negative_half_distance(_embed(like, code) / softness, keys)
-            better = ~shown & (again.amax(-1) > logits.amax(-1))
+            better = ~near & (again.amax(-1) > logits.amax(-1))
             logits = torch.where(better[..., None], again, logits)
-        near = logits.amax(-1) >= -0.5 * (tolerance / softness) ** 2
+            near = logits.amax(-1) >= least
         return Matches(logits.softmax(-1), near & seen, looks, places, real, seen)
 
 
@@ -185,8 +186,8 @@ def _embed(points: Tensor, code: float) -> Tensor:
 
 
 def _mirrored(points: Tensor) -> list[Tensor]:
-    """Return the likes of points (B, n, 3): of the side of the body that the source shows, one of
-    them is the nearest.
+    """Return the likes of points (B, n, 3), those on the same part first: left and right legs that
+    each stood for the other would be taken for one between them.
     """
     part, along, around = points.long().unbind(-1)
     same, other = SAME_PART.to(part.device)[part], OTHER_SIDE.to(part.device)[part]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
@@ -22,7 +20,6 @@ from catalogpose.training.workshop import (
     flat,
     load_eyes,
     make_pairs,
-    parse_pictures,
 )
 from catalogpose.truepose.pipeline import TruePosePipeline
 
@@ -67,8 +64,6 @@ def run_compositor(shop: Workshop) -> None:
     schedule = shop.schedule(options)
     compositor = make_compositor(shop.recipe.truepose)
     pipe, pairs = _open(shop)
-    # In use the maps are the parser's, and so are the places that come from them.
-    pairs = dataclasses.replace(pairs, labels=flat(parse_pictures(shop)))
     pictures = shop.pictures("train")
     # Not the pairs that the decoder has seen.
     places = (np.arange(options["pool"]) + 0.5) * len(pairs) / options["pool"]
@@ -99,7 +94,8 @@ def _open(shop: Workshop) -> tuple[TruePosePipeline, Pairs]:
     scheduler = DDIMScheduler.from_pretrained(str(shop.model / "scheduler"))
     pipe = read_nets(shop.model).pipeline(vae, scheduler, read_matcher(shop.model))
     pipe.card = make_card(shop.recipe, {})
-    return pipe.to(shop.device), make_pairs(shop, "train", vae, clip)
+    parsed = pipe.matcher is not None
+    return pipe.to(shop.device), make_pairs(shop, "train", vae, clip, parsed=parsed)
 
 
 def _carrier(shop: Workshop, pipe: TruePosePipeline) -> Carrier:

@@ -61,8 +61,8 @@ NEEDS = {
     "clip": (),
     "start": ("vae", "clip"),
     "matcher": ("parser",),
-    "truepose": ("vae", "clip", "start", "matcher"),
-    "finish": ("vae", "clip", "truepose"),
+    "truepose": ("vae", "clip", "parser", "start", "matcher"),
+    "finish": ("vae", "clip", "parser", "truepose"),
     "compositor": ("vae", "clip", "parser", "truepose", "finish"),
     "parser": (),
     "assemble": ("vae", "clip", "truepose", "finish", "compositor", "parser"),
@@ -209,7 +209,7 @@ def run_truepose(shop: Workshop) -> None:
         held_out = shop.pictures("validation")
     folder = shop.work / "truepose"
     train_truepose(
-        make_pairs(shop, "train", vae, clip),
+        make_pairs(shop, "train", vae, clip, parsed=matcher is not None),
         nets,
         scheduler,
         options["pose_style"],

@@ -112,15 +112,22 @@ def load_eyes(shop: Workshop) -> tuple[AutoencoderKL, Clip]:
     return vae, Clip.load(shop.model / "clip", shop.device)
 
 
-def make_pairs(shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip) -> Pairs:
-    """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos."""
+def make_pairs(
+    shop: Workshop, split: str, vae: AutoencoderKL, clip: Clip, *, parsed: bool = False
+) -> Pairs:
+    """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos.
+
+    `parsed`, of those to learn from: with the maps of the trained parser, as in use, where places
+    are found by them.
+    """
     folder = shop.work / f"pairs-{split}"
     with shop.team.leader_first():
         pictures = shop.pictures(split)
         pairs = studio_pairs(pictures, vae, clip, folder, shop.progress)
     if "matcher" not in shop.recipe.truepose:
         return pairs
-    return dataclasses.replace(pairs, photos=flat(pictures.photos))
+    pairs = dataclasses.replace(pairs, photos=flat(pictures.photos))
+    return dataclasses.replace(pairs, labels=flat(parse_pictures(shop))) if parsed else pairs
 
 
 def parse_pictures(shop: Workshop) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.regions import selection_mask
 from catalogpose.truepose.tower import Tower
+
+ALIKE = 1.5
+"""Most tokens by which neighbours may move apart and still be of one surface."""
 
 REACH = 2
 """Tokens around the likeliest place whose weights decide it to a fraction of a token."""
@@ -259,10 +263,42 @@ def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
     size = photo.shape[2:]
     tokens = places.new_tensor([places.shape[2], places.shape[1]])
     # `grid_sample` counts from -1 to 1 between the picture's edges.
-    grid = ((places + 0.5) / tokens * 2 - 1).permute(0, 3, 1, 2)
-    fine = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
-    carried = F.grid_sample(
-        photo.float(), fine.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
-    )
+    grid = (refine_places(places, size[0] // places.shape[1]) + 0.5) / tokens * 2 - 1
+    carried = F.grid_sample(photo.float(), grid, padding_mode="border", align_corners=False)
     weight = F.interpolate(sure[:, None], size=size, mode="bilinear", align_corners=False)
     return torch.cat([carried[:, :3], weight, carried[:, 3:]], dim=1)
+
+
+def refine_places(places: Tensor, side: int) -> Tensor:
+    """Find the places of pixels between those of tokens, `side` pixels each, linearly among the
+    neighbours that have moved alike: between an arm and the trunk there is no place.
+
+    Args:
+        places: (B, h, w, 2): x and y in tokens, the first token's middle at 0.
+        side: 1 or more.
+
+    Returns:
+        (B, h * side, w * side, 2).
+    """
+    height, width = places.shape[1:3]
+    rows, columns = (torch.arange(n, device=places.device) for n in (height, width))
+    own = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    moved = (places - own).movedim(-1, 1)
+    padded = F.pad(moved, (1, 1, 1, 1), mode="replicate")
+    inside = (torch.arange(side, device=places.device) + 0.5) / side - 0.5
+    total = moved.new_zeros(len(moved), 2, height * side, width * side)
+    count = total[:, :1].clone()
+    for down, right in product((-1, 0, 1), repeat=2):
+        near = padded[:, :, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        alike = ((near - moved).abs().amax(dim=1, keepdim=True) <= ALIKE).to(moved.dtype)
+        share = [(1 - (inside - offset).abs()).clamp(min=0) for offset in (down, right)]
+        weight = (share[0][:, None] * share[1]).repeat(height, width) * _blocks(alike, side)
+        total += weight * _blocks(near, side)
+        count += weight
+    y, x = ((cells[:, None] + inside).flatten() for cells in (rows, columns))
+    return (total / count).movedim(1, -1) + torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+
+
+def _blocks(tokens: Tensor, side: int) -> Tensor:
+    """Repeat each token of (B, C, h, w) for all of its pixels."""
+    return tokens.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)

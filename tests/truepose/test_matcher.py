@@ -14,6 +14,7 @@ from catalogpose.truepose.matcher import (
     SourcePhoto,
     carry_pixels,
     find_places,
+    refine_places,
     similarity,
 )
 from catalogpose.truepose.model import read_card
@@ -89,6 +90,24 @@ def test_carrying_moves_whole_tokens() -> None:
     own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
     carried = carry_pixels(photo, own[None] + torch.tensor([1.0, 0.0]), torch.ones(1, *SIZE))
     torch.testing.assert_close(carried[:, :3, 2:-2, 2:14], photo[:, :, 2:-2, 6:18])
+
+
+def test_pixels_between_tokens_have_places_between_theirs() -> None:
+    """Places that grow by half a token a token grow evenly from pixel to pixel."""
+    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
+    fine = refine_places(1.5 * own[None], 4)
+    steps = fine[0, 2:-2, 2:-2].diff(dim=1)
+    torch.testing.assert_close(steps, torch.tensor([0.375, 0.0]).expand_as(steps))
+
+
+def test_between_an_arm_and_the_trunk_there_is_no_place() -> None:
+    """Where neighbours have moved far apart, each pixel goes with the token it lies in."""
+    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
+    moved = torch.where(own[..., :1] < 2, 3.0, -3.0)
+    fine = refine_places((own + moved)[None], 4)
+    x = (torch.arange(20) + 0.5) / 4 - 0.5
+    expected = x + torch.where(torch.arange(20) < 8, 3.0, -3.0)
+    torch.testing.assert_close(fine[0, :, :, 0], expected.expand(24, 20))
 
 
 def make_matcher(**options: int | bool) -> Matcher:
