@@ -21,21 +21,21 @@ NO_PART = 255
 """A number that no part has."""
 
 
-def _mirror_parts() -> tuple[Tensor, Tensor]:
-    """Return, by number, the part itself and the same one on the other side of the body; `NO_PART`
-    for those that are like nothing else.
+def _mirror_parts() -> tuple[Tensor, Tensor, Tensor]:
+    """Return, by number, the part whose back is like a part's front, the one that is like it on the
+    other side of the body, and the one that is both; `NO_PART` where there is none.
     """
-    names = {number: name for name, number in PART_ID.items()}
-    same, other = torch.arange(256), torch.arange(256)
-    for number, name in names.items():
+    back, other = torch.arange(256), torch.arange(256)
+    for name, number in PART_ID.items():
         words = ["right" if w == "left" else "left" if w == "right" else w for w in name.split()]
         other[number] = PART_ID[" ".join(words)]
+    both = other.clone()
     for name in FACE:
-        same[PART_ID[name]] = other[PART_ID[name]] = NO_PART
-    return same, other
+        back[PART_ID[name]] = both[PART_ID[name]] = NO_PART
+    return back, other, both
 
 
-SAME_PART, OTHER_SIDE = _mirror_parts()
+LIKE_PARTS = _mirror_parts()
 
 
 def sample_surface(surface: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -93,7 +93,7 @@ def true_matches(
         softness: Standard deviation of the weights in the same units, above 0.
         mirrored: Whether a point that the source does not show, within one softness, looks at its
             like on the body's other side where that is nearer: front for back, and only where that
-            is not shown either, left for right, or both. A face has no like.
+            is not shown either, left for right, or both. A face's back is unlike its front.
     """
     points, looks, seen = _shown(target, size)
     others, places, real = _shown(source, size)
@@ -190,10 +190,10 @@ def _mirrored(points: Tensor) -> list[Tensor]:
     each stood for the other would be taken for one between them.
     """
     part, along, around = points.long().unbind(-1)
-    same, other = SAME_PART.to(part.device)[part], OTHER_SIDE.to(part.device)[part]
     # The front is at 128, the back at 0.
-    likes = ((same, 128 - around), (other, -around), (other, 128 + around))
-    return [torch.stack([name, along, angle % 256], -1) for name, angle in likes]
+    angles = (128 - around, -around, 128 + around)
+    likes = zip(LIKE_PARTS, angles, strict=True)
+    return [torch.stack([to.to(part.device)[part], along, a % 256], -1) for to, a in likes]
 
 
 def _negative_half_distance(queries: Tensor, keys: Tensor) -> Tensor:

@@ -159,8 +159,9 @@ def find(point: tuple[int, int, int], *others: tuple[int, int, int]) -> int | No
 
 
 def test_what_is_hidden_finds_its_mirror_image() -> None:
-    """The back of cloth finds its front at the same height and side, the left sleeve the right one,
-    a face nothing; what the source shows finds itself, though a mirror image is there.
+    """The back of cloth finds its front at the same height and side, a left sleeve the right one, a
+    cheek the other one and no back of the head; what the source shows finds itself, though its
+    mirror image is there.
     """
     skirt, face = PART_ID["skirt skirt"], PART_ID["head"]
     left, right = PART_ID["top left sleeve"], PART_ID["top right sleeve"]
@@ -169,4 +170,5 @@ def test_what_is_hidden_finds_its_mirror_image() -> None:
     assert find((left, 30, 100), (right, 30, 100), (right, 30, 156)) == 1
     assert find((left, 30, 100), (right, 30, 228)) == 0
     assert find((face, 90, 20), (face, 90, 108)) is None
+    assert find((face, 90, 150), (face, 90, 108), (face, 90, 20)) == 0
     assert find((skirt, 90, 20), (left, 90, 108)) is None
