@@ -31,7 +31,7 @@ WATCHED_TOKENS = 1024
 """Most tokens of a layer whose attention is supervised: a finer one's would fill the memory at 512
 x 352, and the coarser ones are enough to find a place."""
 
-TRUSTED = (0.3, 0.5)
+TRUSTED = (0.25, 0.4)
 """How sure a place must be for what is carried from it to count at all, and to count in full."""
 
 COLOUR_SIDE = 5

@@ -27,10 +27,10 @@ from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.regions import selection_mask
 from catalogpose.truepose.tower import Tower
 
-ALIKE = 1.5
+ALIKE = 1.25
 """Most tokens by which neighbours may move apart and still be of one surface."""
 
-REACH = 2
+REACH = 1
 """Tokens around the likeliest place whose weights decide it to a fraction of a token."""
 
 
@@ -240,15 +240,13 @@ def find_places(logits: Tensor, allowed: Tensor, size: tuple[int, int]) -> tuple
     height, width = size
     allowed = allowed | ~allowed.any(dim=1, keepdim=True)
     weights = logits.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=-1)
-    grid = weights.reshape(-1, height, width)
-    windows = F.pad(grid, (REACH,) * 4)
-    side = 2 * REACH + 1
-    mass = F.avg_pool2d(windows[:, None], side, stride=1, divisor_override=1)
-    sure, best = mass.flatten(1).max(dim=1)
-    offsets = torch.arange(side, device=logits.device)
+    best = weights.flatten(0, 1).argmax(dim=1)
+    windows = F.pad(weights.reshape(-1, height, width), (REACH,) * 4)
+    offsets = torch.arange(2 * REACH + 1, device=logits.device)
     rows, columns = (best // width)[:, None] + offsets, (best % width)[:, None] + offsets
     near = windows[torch.arange(len(best), device=best.device)[:, None, None],
                    rows[:, :, None], columns[:, None, :]]  # fmt: skip
+    sure = near.sum(dim=(1, 2))
     near = near / sure.clamp(min=1e-9)[:, None, None]
     x = (near.sum(dim=1) * (columns - REACH)).sum(dim=1)
     y = (near.sum(dim=2) * (rows - REACH)).sum(dim=1)

@@ -196,8 +196,8 @@ def test_what_is_carried_is_learnt_where_it_is_sure() -> None:
     for sure, weight, share in [
         (1, 1, 1),
         (0.5, 1, 1),
-        (0.3, 1, 0),
-        (0.4, 1, 0.5),
+        (0.25, 1, 0),
+        (0.325, 1, 0.5),
         (1, 0.25, 0.25),
     ]:
         found = carried_target(target, carried_beside(target, sure), labels, weight)
