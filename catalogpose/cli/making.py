@@ -24,7 +24,7 @@ DryRun = Annotated[
 ]
 Stage = Annotated[
     str | None,
-    typer.Option(help="One stage of a studio recipe: vae, clip, start, matcher, truepose, ..."),
+    typer.Option(help="One stage of a studio recipe: vae, clip, parser, start, matcher, ..."),
 ]
 
 Refine = Annotated[

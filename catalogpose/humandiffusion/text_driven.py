@@ -119,10 +119,12 @@ class TextDriven:
             for layer, block in zip(conditions.layers, blocks, strict=True)
         ]
         residuals = self._alignment.residuals(features, masks)
+        free = torch.from_numpy(~np.isin(pose_map, worded)).float()[None, None]
         return PoseConditions(
             conditions=replace(conditions, layers=layers, residuals=residuals),
             fallback=False,
             photo=None if source is None else source.photo,
+            within=free.to(pipe.device),
         )
 
     @property

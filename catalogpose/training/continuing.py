@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from catalogpose.errors import UsageError
 from catalogpose.training.nets import make_matcher
 from catalogpose.training.recipes import Recipe
 from catalogpose.training.workshop import Workshop
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.model import read_card
 
 EYES = ("vae", "clip", "parser")
@@ -51,7 +53,10 @@ def check_start(recipe: Recipe, start: Path) -> None:
     if matched and "matcher" in options:
         # JSON has lists where a configuration has tuples.
         made = json.loads(json.dumps(dict(make_matcher(options).config)))
-        found = _read(start / "matcher/config.json")
+        # A matcher that was made before an option has what it is without.
+        defaults = inspect.signature(Matcher.__init__).parameters
+        found = {name: option.default for name, option in defaults.items()}
+        found |= _read(start / "matcher/config.json")
         own = [name for name in made if not name.startswith("_")]
         theirs |= {f"matcher's {name}": found.get(name) for name in own}
         wanted |= {f"matcher's {name}": made[name] for name in own}
@@ -61,11 +66,12 @@ def check_start(recipe: Recipe, start: Path) -> None:
                 f"--model {start} has {name} {theirs.get(name)}, recipe {recipe.name} {value}: "
                 "name another model or recipe"
             )
-    if matched and "matcher" not in options:
-        raise UsageError(
-            f"--model {start} has a matcher, recipe {recipe.name} has none: name another model or "
-            "recipe"
-        )
+    for part in ("matcher", "compositor"):
+        if (start / part).is_dir() and part not in options:
+            raise UsageError(
+                f"--model {start} has a {part}, recipe {recipe.name} has none: name another model "
+                "or recipe"
+            )
 
 
 def is_spared(shop: Workshop, stage: str) -> bool:

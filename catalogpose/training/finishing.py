@@ -65,7 +65,7 @@ def run_compositor(shop: Workshop) -> None:
     compositor = make_compositor(shop.recipe.truepose)
     pipe, pairs = _open(shop)
     pictures = shop.pictures("train")
-    # Not the pairs that the decoder has seen.
+    # Between the pairs that the decoder has seen.
     places = (np.arange(options["pool"]) + 0.5) * len(pairs) / options["pool"]
     places = places.astype(int)
     held = hold_out_pairs(pairs, flat(pictures.photos), pairs.pairs[places])

@@ -79,7 +79,7 @@ def hold_out_pairs(pairs: Pairs, photos: NDArray[np.uint8], places: NDArray[np.i
     sources, targets = places.T
     return HeldOut(
         sources=photos[sources],
-        labels=pairs.labels[sources],
+        labels=pairs.source_labels[sources],
         embeddings=[
             {int(label): pairs.embeddings[row, label] for label in np.flatnonzero(pairs.known[row])}
             for row in sources

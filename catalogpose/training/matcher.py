@@ -48,8 +48,9 @@ def matching_loss(
             do not show is not learnt.
 
     Returns:
-        `loss`, a mean over the targets' points that count; and `right`, how many of those that the
-        sources show look within the two likeliest true points the most.
+        `loss`, a mean over the targets' points that count, with `nowhere` over all points of the
+        person, the background's sum added; and `right`, how many of those that the sources show
+        look within the two likeliest true points the most.
     """
     size = (keys.shape[2], keys.shape[3])
     tolerance = TOLERANCE if nowhere is None else NEAR
@@ -122,8 +123,9 @@ def train_matcher(
         """Look for each view of some products in others of the same product."""
         drawn = torch.randint(products, (share,), generator=generator).numpy()
 
-        errs = parsed is not None and bool(torch.rand((), generator=generator) < 0.5)
-        maps = parsed if errs and parsed is not None else pictures.labels
+        maps = pictures.labels
+        if parsed is not None and bool(torch.rand((), generator=generator) < 0.5):
+            maps = parsed
 
         def load(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
             """Return the views of the drawn products, one after the other, on the device."""

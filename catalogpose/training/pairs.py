@@ -14,6 +14,9 @@ from torch import Tensor
 from catalogpose.catalog.files import write_atomically
 from catalogpose.pixels import to_floats
 
+UNWRITTEN = ("pairs", "photos", "parsed")
+"""Fields of `Pairs` that are written last or never."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch:
@@ -84,10 +87,18 @@ class Pairs:
     photos: NDArray[np.uint8] | None = None
     """(N, H, W, 3), never written: the pictures themselves, for nets with a matcher; None: others
     ask for latents alone."""
+    parsed: NDArray[np.uint8] | None = None
+    """(N, H, W), never written: a parser's maps, by which sources are looked at as in use, while
+    `labels` say what targets truly show; None: `labels` do both."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.pairs)
+
+    @property
+    def source_labels(self) -> NDArray[np.uint8]:
+        """The maps (N, H, W) by which sources are looked at."""
+        return self.labels if self.parsed is None else self.parsed
 
     def sources_of(self, indices: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
         """Return the pictures that pairs which share sources have as such, (S,), and which of them
@@ -117,7 +128,7 @@ class Pairs:
             sources=load(self.latents, distinct).float(),
             source_of=torch.from_numpy(source_of.astype(np.int64)),
             target=load(self.latents, target).float(),
-            labels=load(self.labels, source).long(),
+            labels=load(self.source_labels, source).long(),
             target_labels=load(self.labels, target).long(),
             known=load(self.known, source),
             embeddings=load(self.embeddings, source).float(),
@@ -168,5 +179,5 @@ def open_pairs(folder: Path) -> Pairs:
 
 def _names() -> list[str]:
     """Return the names of all arrays, `pairs` last."""
-    names = [field.name for field in fields(Pairs) if field.name not in ("pairs", "photos")]
+    names = [field.name for field in fields(Pairs) if field.name not in UNWRITTEN]
     return [*names, "pairs"]

@@ -281,7 +281,10 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
     for stage in stages:
         # A recipe without one of these sections has nothing to do there.
         asked = {*shop.recipe.vae, *shop.recipe.truepose}
-        needed = set(NEEDS[stage]) - ({"finish", "matcher", "compositor"} - asked)
+        spare = {"finish", "matcher", "compositor"} - asked
+        if "matcher" in spare and stage != "assemble":
+            spare.add("parser")
+        needed = set(NEEDS[stage]) - spare
         missing = [name for name in NEEDS[stage] if name in needed - set(shop.times)]
         if missing:
             raise UsageError(f"--only {stage}: train {', '.join(missing)} first")

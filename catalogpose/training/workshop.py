@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from catalogpose.catalog.files import write_atomically
+from catalogpose.catalog.labels import to_common
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
@@ -117,8 +118,7 @@ def make_pairs(
 ) -> Pairs:
     """Prepare the pairs of a split with the trained VAE and CLIP; for a matcher with the photos.
 
-    `parsed`, of those to learn from: with the maps of the trained parser, as in use, where places
-    are found by them.
+    `parsed`: with the trained parser's maps of the pictures to learn from, `train`, as sources.
     """
     folder = shop.work / f"pairs-{split}"
     with shop.team.leader_first():
@@ -127,7 +127,7 @@ def make_pairs(
     if "matcher" not in shop.recipe.truepose:
         return pairs
     pairs = dataclasses.replace(pairs, photos=flat(pictures.photos))
-    return dataclasses.replace(pairs, labels=flat(parse_pictures(shop))) if parsed else pairs
+    return dataclasses.replace(pairs, parsed=flat(parse_pictures(shop))) if parsed else pairs
 
 
 def parse_pictures(shop: Workshop) -> NDArray[np.uint8]:
@@ -141,7 +141,8 @@ def parse_pictures(shop: Workshop) -> NDArray[np.uint8]:
             parser = Parser.load(shop.model / "parser", shop.device)
             maps = np.empty(photos.shape[:-1], np.uint8)
             for product, views in enumerate(photos):
-                maps[product] = [parser.parse(photo) for photo in views]
+                for view, photo in enumerate(views):
+                    maps[product, view] = to_common(parser.parse(photo), parser.label_set)
                 if shop.progress is not None:
                     shop.progress("parsing", product + 1, len(photos))
             write_atomically(file, lambda out: np.save(out, maps))

@@ -53,14 +53,13 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
 
         Args:
             painted: What lies below.
-            carried: What is laid over it, rows that are sure of nothing left out.
-            within: (B, 1, h, w), 0 to 1: how far it may be; None: everywhere.
+            carried: What is laid over it, but for what is sure of nothing.
+            within: (B, 1, H, W), 0 to 1: how far it may be; None: everywhere.
 
         Returns:
             float32 (B, 3, H, W).
         """
-        mask = self(painted, carried).float().sigmoid()
-        mask = mask * (carried[:, 3:].amax(dim=(1, 2, 3), keepdim=True) > 0)
+        mask = self(painted, carried).float().sigmoid() * (carried[:, 3:] > 0)
         if within is not None:
-            mask = mask * F.interpolate(within.float(), size=mask.shape[2:])
+            mask = mask * within.float()
         return torch.lerp(painted.float(), carried[:, :3].float(), mask)

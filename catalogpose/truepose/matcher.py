@@ -256,7 +256,7 @@ def find_places(logits: Tensor, allowed: Tensor, size: tuple[int, int]) -> tuple
 
 def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
     """Sample a photo (B, 3, H, W) at places (B, h, w, 2), in tokens, and join how sure they are
-    (B, h, w) behind its third channel: float32 (B, 4, H, W).
+    (B, h, w) behind its third channel: float32 (B, 4, H, W). More channels come last.
     """
     size = photo.shape[2:]
     tokens = places.new_tensor([places.shape[2], places.shape[1]])

@@ -41,6 +41,7 @@ from catalogpose.truepose.prepared import (
     PoseConditions,
     SourceFeatures,
     stack_references,
+    where_laid,
 )
 from catalogpose.truepose.regions import choose_regions, label_mask
 from catalogpose.truepose.sampling import keep_known, latent_mask, make_noise, sample
@@ -193,7 +194,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         with without_autocast(self.device):
             floats: Tensor = self.vae.decode(scaled).sample
-        return floats.float()
+        return floats.float().clamp(-1, 1)
 
     @torch.no_grad()
     def condition(self, features: SourceFeatures, shown: frozenset[int]) -> PoseConditions:
@@ -249,8 +250,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         )
         painted = self._decode(latent)
         if carried is not None and self.compositor is not None:
-            kept = stack_references(references or (), latent)
-            painted = self.compositor.compose(painted, carried, kept and kept.mask)
+            within = where_laid(conditions, stack_references(references or (), latent), painted)
+            painted = self.compositor.compose(painted, carried, within)
         return to_bytes(painted.cpu().numpy())
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from catalogpose.truepose.conditions import Conditions, SourceLayer
@@ -38,6 +39,9 @@ class PoseConditions:
     """Whether the pose shows none of the source's regions, so that the whole person was used."""
     photo: SourcePhoto | None = None
     """The source's photo, to be carried to each pose; None: nothing is carried."""
+    within: Tensor | None = None
+    """float32 (1, 1, H, W), 0 where words fill the picture, so that no photo may be laid over it;
+    None: everywhere it may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +68,20 @@ def stack_references(
     return KeptReference(
         latent=torch.cat([row.latent for row in rows]), mask=torch.cat([row.mask for row in rows])
     )
+
+
+def where_laid(
+    conditions: Sequence[PoseConditions], kept: KeptReference | None, like: Tensor
+) -> Tensor:
+    """Return where photos may be laid over a batch's pictures, (B, 1, H, W), 0 to 1: where no words
+    fill them, and where the source's cloth shall appear on references.
+
+    Args:
+        conditions: One a picture.
+        kept: From `stack_references`; None: there are no references.
+        like: The pictures, (B, 3, H, W).
+    """
+    every = torch.ones_like(like[:, :1])
+    rows = [one if c.within is None else c.within for c, one in zip(conditions, every, strict=True)]
+    within = torch.cat([row.view(1, *every.shape[1:]) for row in rows])
+    return within if kept is None else within * F.interpolate(kept.mask, size=like.shape[2:])

@@ -1,5 +1,6 @@
 """The arrays of training: pairs of pictures, read row by row."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_pairs_come_back_from_disk_and_batches_take_each_side(
     if batch.source_surface is not None and batch.target_surface is not None:
         assert int(batch.source_surface[0].max()) == source
         assert int(batch.target_surface[0].max()) == target
+
+
+def test_a_parser_is_asked_of_sources_alone() -> None:
+    """Sources are looked at by a parser's maps, where there are any; targets keep the true ones."""
+    pairs = make_pairs()
+    assert pairs.source_labels is pairs.labels
+    parsed = dataclasses.replace(pairs, parsed=pairs.labels + np.uint8(10))
+    batch = parsed.take([7])
+    source, target = pairs.pairs[7]
+    assert (int(batch.labels[0, 0, 0]), int(batch.target_labels[0, 0, 0])) == (source + 10, target)
 
 
 def test_a_source_of_several_pairs_is_there_once() -> None:

@@ -168,6 +168,21 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         train_model(dataclasses.replace(again, recipe=str(wider), out=tmp_path / "fifth"))
     with pytest.raises(UsageError, match="has a matcher, recipe tiny has none"):
         train_model(dataclasses.replace(options, out=tmp_path / "fourth", model=str(model)))
+    other = json.loads(carrying.read_text(encoding="utf-8"))
+    del other["truepose"]["compositor"]
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UsageError, match="has a compositor, recipe tiny has none"):
+        train_model(dataclasses.replace(again, recipe=str(bare), out=tmp_path / "sixth"))
+    # A matcher that was made before `nowhere` was known has none.
+    config = model / "matcher/config.json"
+    made = json.loads(config.read_text(encoding="utf-8"))
+    del made["nowhere"]
+    config.write_text(json.dumps(made), encoding="utf-8")
+    with pytest.raises(UsageError, match="has matcher's nowhere False, recipe tiny True"):
+        train_model(dataclasses.replace(again, out=tmp_path / "seventh", model=str(model)))
+    made["nowhere"] = True
+    config.write_text(json.dumps(made), encoding="utf-8")
     with pytest.raises(UsageError, match="carries photos over by a matcher"):
         check_start(str(model), "rgb+joints")
 

@@ -43,14 +43,18 @@ def test_the_mask_decides_between_both() -> None:
 
 
 def test_nothing_is_laid_where_nothing_is_sure_or_allowed() -> None:
-    """A row without a photo stays as painted; so does what lies outside of `within`."""
+    """A row without a photo stays as painted; so does what lies outside of `within`, and what was
+    taken out of the photo.
+    """
     painted, carried = pictures()
-    within = torch.zeros(2, 1, 4, 3)
-    within[:, :, :2] = 1
+    carried[0, 3, :, :4] = 0
+    within = torch.zeros(2, 1, 32, 24)
+    within[:, :, :16] = 1
     with torch.no_grad():
         found = make_compositor(30.0).compose(painted, carried, within)
     torch.testing.assert_close(found[1], painted[1])
-    torch.testing.assert_close(found[0, :, :16], carried[0, :3, :16])
+    torch.testing.assert_close(found[0, :, :16, 4:], carried[0, :3, :16, 4:])
+    torch.testing.assert_close(found[0, :, :16, :4], painted[0, :, :16, :4])
     torch.testing.assert_close(found[0, :, 16:], painted[0, :, 16:])
 
 
@@ -79,30 +83,56 @@ def composing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_a_pipeline_lays_the_photo_over_the_painted_picture(composing: Path) -> None:
-    """A saved model paints what its matcher carries; a row without a photo, and what stays of a
-    reference, are as a model without a compositor paints them.
-    """
-    pipe = load_pipeline(composing, "cpu")
+def person() -> tuple[np.ndarray, np.ndarray]:
+    """Return a photo of noise and its map."""
     photo = np.random.default_rng(3).integers(0, 256, (128, 88, 3), dtype=np.uint8)
     labels = np.zeros((128, 88), dtype=np.uint8)
     labels[20:70, 16:74], labels[70:120, 20:70] = sorted(EVERY)
-    joints = np.random.default_rng(1).uniform((4, 4), (84, 124), (1, 18, 2))
-    joints = np.concatenate([joints, np.ones((1, 18, 1))], axis=2).astype(np.float32)
+    return photo, labels
+
+
+def poses(count: int) -> np.ndarray:
+    """Return random poses on the canvas."""
+    joints = np.random.default_rng(1).uniform((4, 4), (84, 124), (count, 18, 2))
+    return np.concatenate([joints, np.ones((count, 18, 1))], axis=2).astype(np.float32)
+
+
+def test_a_pipeline_lays_the_photo_over_the_painted_picture(composing: Path) -> None:
+    """A saved model paints what its matcher carries; a row without a photo is as a model without a
+    compositor paints it, and so is what words fill and what stays of a reference.
+    """
+    pipe, below = (load_pipeline(composing, "cpu") for _ in range(2))
+    below.compositor = None
+    (photo, labels), joints = person(), poses(1)
     source = pipe.condition(pipe.encode_source(photo, labels, {}), EVERY)
-    assert source.photo is not None
     carried = pipe.carry([source.photo], pipe.draw_poses(joints))
     assert carried is not None
     shown = ((carried[0, :3].movedim(0, -1) + 1) * 127.5).numpy()
     found = pipe.generate([source], joints, [1])
     assert np.abs(found[0] - shown).max() <= 1
     bare = dataclasses.replace(source, photo=None)
-    painted = np.zeros((128, 88))
-    painted[:64] = 1
-    kept = pipe.keep_reference(pipe.encode_photos(photo[None]), painted)
-    below = load_pipeline(composing, "cpu")
-    below.compositor = None
-    for rows, options in (([bare], {}), ([source], {"references": [kept]})):
-        one, other = (model.generate(rows, joints, [1], **options) for model in (pipe, below))
+    upper = torch.zeros(1, 1, 128, 88)
+    upper[:, :, :64] = 1
+    worded = dataclasses.replace(source, within=upper)
+    kept = pipe.keep_reference(pipe.encode_photos(photo[None]), upper[0, 0].numpy())
+    for row, options in ((bare, {}), (worded, {}), (source, {"references": [kept]})):
+        one, other = (model.generate([row], joints, [1], **options) for model in (pipe, below))
         assert np.array_equal(one[:, 64:], other[:, 64:])
-        assert np.array_equal(one, other) == (not options)
+        assert np.array_equal(one, other) == (row is bare)
+
+
+def test_composed_rows_do_not_depend_on_their_batch(composing: Path) -> None:
+    """Rows with a photo, without one, and over a reference share a batch, each as if alone."""
+    pipe = load_pipeline(composing, "cpu")
+    assert pipe.compositor is not None
+    torch.nn.init.normal_(pipe.compositor.tower.leave.weight)
+    (photo, labels), joints = person(), poses(3)
+    source = pipe.condition(pipe.encode_source(photo, labels, {}), EVERY)
+    rows = [source, dataclasses.replace(source, photo=None), source]
+    kept = pipe.keep_reference(pipe.encode_photos(photo[None]), labels > 0)
+    references = [None, None, kept]
+    together = pipe.generate(rows, joints, [1, 2, 3], references=references).astype(int)
+    for index, (row, reference) in enumerate(zip(rows, references, strict=True)):
+        one = slice(index, index + 1)
+        alone = pipe.generate([row], joints[one], [1 + index], references=[reference])
+        assert np.abs(alone[0] - together[index]).max() <= 1
