@@ -24,7 +24,7 @@ from catalogpose.training.workshop import (
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 AT_ONCE = 20
-"""Pairs whose photos are carried together."""
+"""Pairs that are carried or decoded together."""
 
 
 def run_finish(shop: Workshop) -> None:
@@ -64,18 +64,18 @@ def run_compositor(shop: Workshop) -> None:
     schedule = shop.schedule(options)
     compositor = make_compositor(shop.recipe.truepose)
     pipe, pairs = _open(shop)
-    pictures = shop.pictures("train")
-    # Between the pairs that the decoder has seen.
+    # Mostly other pairs than the decoder has learnt of.
     places = (np.arange(options["pool"]) + 0.5) * len(pairs) / options["pool"]
     places = places.astype(int)
-    held = hold_out_pairs(pairs, flat(pictures.photos), pairs.pairs[places])
-    painted = [pipe.decode_latents(torch.from_numpy(part).to(shop.device)[None])[0]
-               for part in _predict(shop, pipe, held)]  # fmt: skip
+    held = hold_out_pairs(pairs, flat(shop.pictures("train").photos), pairs.pairs[places])
+    assert held.target_labels is not None  # the studio knows them
+    latents = np.array_split(_predict(shop, pipe, held), _batches(len(held)))
+    painted = [pipe.decode_latents(torch.from_numpy(part).to(shop.device)) for part in latents]
     layers = Layers(
-        painted=np.stack(painted),
+        painted=np.concatenate(painted),
         carried=_carry(_carrier(shop, pipe), pairs, places),
         truth=held.targets,
-        person=flat(pictures.labels)[pairs.pairs[places, 1]] > 0,
+        person=held.target_labels > 0,
     )
     made = train_compositor(
         layers,
@@ -116,8 +116,13 @@ def _predict(shop: Workshop, pipe: TruePosePipeline, held: HeldOut) -> NDArray[n
 
 def _carry(carrier: Carrier, pairs: Pairs, places: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return what is carried in pairs, (n, 4, H, W)."""
-    parts = np.array_split(places, -(-len(places) // AT_ONCE))
+    parts = np.array_split(places, _batches(len(places)))
     found = [
         carrier.carry_photos(pairs.take(part.tolist()).to(carrier.vae.device)) for part in parts
     ]
     return np.concatenate([part.cpu().numpy() for part in found])
+
+
+def _batches(count: int) -> int:
+    """Return how many batches of at most `AT_ONCE` so many pairs are."""
+    return -(-count // AT_ONCE)

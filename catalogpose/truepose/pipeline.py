@@ -156,9 +156,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         """
         if self.matcher is None:
             return None
-        if whole is None:
-            return embed_photo(self.matcher, photo, labels, None)
-        return embed_photo(self.matcher, photo, whole, labels == whole)
+        kept = None if whole is None else labels == whole
+        return embed_photo(self.matcher, photo, labels if whole is None else whole, kept)
 
     def carry(self, photos: Sequence[SourcePhoto | None], drawn: Tensor) -> Tensor | None:
         """Return `carry_photos` of photos to pose pictures; None without matcher too."""
@@ -244,12 +243,14 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         Returns:
             uint8 (B, H, W, 3).
         """
-        carried = self.carry([c.photo for c in conditions], self.draw_poses(joints))
+        carried = None
+        if self.compositor is not None:
+            carried = self.carry([c.photo for c in conditions], self.draw_poses(joints))
         latent = self.denoise(
             conditions, joints, seeds, references=references, carried=carried, **options
         )
         painted = self._decode(latent)
-        if carried is not None and self.compositor is not None:
+        if carried is not None:
             within = where_laid(conditions, stack_references(references or (), latent), painted)
             painted = self.compositor.compose(painted, carried, within)
         return to_bytes(painted.cpu().numpy())

@@ -141,11 +141,15 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
     options = TrainOptions(recipe=str(plain), out=tmp_path / "first", device="cpu")
     model = train_model(options, lambda name, done, total: None).model
     found: list[ModelCard] = []
+    told: list[str] = []
     for place in ("second", "third"):
         again = dataclasses.replace(
             options, recipe=str(carrying), out=tmp_path / place, model=str(model)
         )
-        model = train_model(again, lambda name, done, total: None).model
+        told.clear()
+        model = train_model(again, lambda name, done, total: told.append(name)).model
+        # Several stages look at the parser's maps of both products, which are made once.
+        assert told.count("parsing") == 2
         found.append(read_card(model))
         pipe = TruePosePipeline.from_pretrained(model)
         assert pipe.matcher is not None
