@@ -73,6 +73,7 @@ def true_matches(
     target: Tensor,
     size: tuple[int, int],
     *,
+    source_size: tuple[int, int] | None = None,
     tolerance: float = 40.0,
     softness: float = 12.0,
     mirrored: bool = False,
@@ -87,7 +88,8 @@ def true_matches(
         source: Integers (B, h, w, 3), surfaces as in `studio.Picture` at the middles of h x w
             cells; as fine as the tokens or, better, finer.
         target: Like `source`, of other views of the same products.
-        size: Height and width of both pictures in tokens. A point belongs to the token it lies in.
+        size: Height and width of the pictures in tokens. A point belongs to the token it lies in.
+        source_size: Those of the sources; None: they are the same.
         tolerance: A target point is known where d to the nearest source point is at most this, in
             units of 1/256 of the part; 40 is a sixth of its length or of the way around it.
         softness: Standard deviation of the weights in the same units, above 0.
@@ -96,7 +98,7 @@ def true_matches(
             is not shown either, left for right, or both. A face's back is unlike its front.
     """
     points, looks, seen = _shown(target, size)
-    others, places, real = _shown(source, size)
+    others, places, real = _shown(source, source_size or size)
     # Half precision would mistake neighbours for each other.
     with torch.autocast(source.device.type, enabled=False):
         code = tolerance + FAR * softness

@@ -15,7 +15,7 @@ from catalogpose.pixels import to_floats
 from catalogpose.training.correspondence import true_matches
 from catalogpose.training.loop import Schedule, fit
 from catalogpose.training.objective import TOLERANCE
-from catalogpose.training.pictures import Pictures
+from catalogpose.training.pictures import SURFACE_CELL, Pictures
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pose_encoder import draw_pose
@@ -24,8 +24,11 @@ NEAR = 24.0
 """Tolerance of `true_matches` for a matcher that can say that a place is not shown: farther on,
 stripes would be drawn out from the edge of what the source shows."""
 
-PARTNERS = 3
+PARTNERS = 2
 """Other views in which each view of a batch is looked for."""
+
+SPACING = 4
+"""Pixels between the points of a pose that a step asks about, at least: finer tokens take turns."""
 
 
 def matching_loss(
@@ -39,10 +42,10 @@ def matching_loss(
 
     Args:
         keys: Of B sources, (B, E, h, w).
-        queries: Of B poses, (B, E, h, w).
+        queries: Of B poses, (B, E, k, l), of all tokens or of evenly spaced ones.
         source: Surfaces of the sources, uint8 (B, h', w', 3), as fine as the tokens or finer.
-        target: Surfaces of the poses' pictures, like `source`.
-        nowhere: Logits (B, h, w) of what the sources do not show. They are then learnt of the
+        target: Surfaces of the poses' pictures at those queries, or finer, like `source`.
+        nowhere: Logits (B, k, l) of what the sources do not show. They are then learnt of the
             background and of what has no like on the source's side; and a place is known only near
             the true one, or near its mirror image. None: the matcher has none, and what the sources
             do not show is not learnt.
@@ -52,9 +55,15 @@ def matching_loss(
         person, the background's sum added; and `right`, how many of those that the sources show
         look within the two likeliest true points the most.
     """
-    size = (keys.shape[2], keys.shape[3])
-    tolerance = TOLERANCE if nowhere is None else NEAR
-    truth = true_matches(source, target, size, tolerance=tolerance, mirrored=nowhere is not None)
+    size = (queries.shape[2], queries.shape[3])
+    truth = true_matches(
+        source,
+        target,
+        size,
+        source_size=(keys.shape[2], keys.shape[3]),
+        tolerance=TOLERANCE if nowhere is None else NEAR,
+        mirrored=nowhere is not None,
+    )
     looks = truth.looks[..., None].expand(-1, -1, truth.places.shape[1])
     # In half precision neighbouring tokens would be as likely as one another.
     with without_autocast(keys.device):
@@ -86,6 +95,27 @@ def matching_loss(
 def _background_share(surface: Tensor, size: tuple[int, int]) -> Tensor:
     """Return how much of each token of a surface (B, h', w', 3) is background, 0..1: (B, h * w)."""
     return F.adaptive_avg_pool2d((surface[..., 0] == 0).float()[:, None], size).flatten(1)
+
+
+def step_points(
+    matcher: Matcher, surface: Tensor, queries: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points that a step looks at, evenly spaced from random ones on: of surfaces
+    (B, h', w', 3) those of the sources and those of the poses, and the poses' queries
+    (B, E, h, w) there.
+    """
+    stride = matcher.config.stride
+    # Where the background counts, a token must not count as often as points lie in it.
+    near = stride if matcher.nowhere_key is not None else min(stride, SPACING)
+    far = max(near, SPACING)
+    first = torch.randint(far // SURFACE_CELL, (2,), generator=generator).tolist()
+
+    def every(step: int, array: Tensor) -> Tensor:
+        """Return every so many of the rows and columns of (B, h, w, ...)."""
+        return array[:, first[0] % step :: step, first[1] % step :: step]
+
+    shown, asked = every(near // SURFACE_CELL, surface), every(far // SURFACE_CELL, surface)
+    return shown, asked, every(max(far // stride, 1), queries.movedim(1, -1)).movedim(-1, 1)
 
 
 def train_matcher(
@@ -139,10 +169,9 @@ def train_matcher(
         view = torch.arange(share * views)
         partner = view // views * views + (view + steps[:, None]) % views
         source, target = partner.flatten().to(device), view.repeat(len(steps)).to(device)
-        surface = load(pictures.surface)
+        shown, asked, queries = step_points(matcher, load(pictures.surface), queries, generator)
         nowhere = None if matcher.nowhere_key is None else matcher.nowhere_logits(queries)[target]
-        pair = keys[source], queries[target], surface[source], surface[target]
-        return matching_loss(*pair, nowhere)
+        return matching_loss(keys[source], queries[target], shown[source], asked[target], nowhere)
 
     fit("matcher", matcher, loss_of, schedule, folder, device=device, **options)
     return matcher

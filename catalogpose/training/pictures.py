@@ -20,7 +20,7 @@ from catalogpose.training.loop import Progress
 PART = 50
 """Products in one part file."""
 
-SURFACE_CELL = 4
+SURFACE_CELL = 2
 """Pixels of a cell's side, for each of which one point of the surface is kept."""
 
 
@@ -35,7 +35,7 @@ class Pictures:
     joints: NDArray[np.float32]
     """(P, V, 18, 3), x, y in pixels and confidence."""
     surface: NDArray[np.uint8]
-    """(P, V, ceil(H / 4), ceil(W / 4), 3): which point of skin or cloth the cells' middles show."""
+    """(P, V, ceil(H / 2), ceil(W / 2), 3): which point of skin or cloth the cells' middles show."""
     captions: Sequence[Sequence[dict[str, str]]]
     """A phrase a region for each view, by label name."""
 
@@ -91,7 +91,7 @@ def draw_pictures(
         workers: Processes that draw.
         progress: Told how many parts are done; None: nobody is told.
     """
-    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}-surface"
+    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}-surface{SURFACE_CELL}"
     folder.mkdir(parents=True, exist_ok=True)
     start = SPLITS[split].start
     parts = [

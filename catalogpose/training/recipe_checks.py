@@ -15,7 +15,6 @@ from catalogpose.errors import UsageError, first_line
 from catalogpose.training.clip import ClipObjective
 from catalogpose.training.nets import make_compositor, make_matcher
 from catalogpose.training.objective import Objective
-from catalogpose.training.pictures import SURFACE_CELL
 from catalogpose.training.recipes import PhotoRecipe, Recipe
 from catalogpose.training.schedule import Schedule
 from catalogpose.truepose.blocks import FUSIONS
@@ -93,9 +92,6 @@ def _check_matcher(recipe: Recipe) -> None:
         raise UsageError(
             f"recipe {recipe.name}, matcher: stride must be even and divide height and width"
         )
-    # Else a token would count as often as points lie in it, in training alone.
-    if matcher.config.nowhere and stride != SURFACE_CELL:
-        raise UsageError(f"recipe {recipe.name}, matcher: nowhere needs a stride of {SURFACE_CELL}")
 
 
 def _check_compositor(recipe: Recipe) -> None:

@@ -60,7 +60,8 @@ def studio_pairs(
             shown.append([label in labels for label in range(len(LABELS))])
         if progress is not None:
             progress("latents and embeddings", product + 1, products)
-    surface = pictures.surface
+    # Attention's tokens are coarser than a matcher's.
+    surface = pictures.surface[:, :, ::2, ::2]
     write_pairs(
         folder,
         Pairs(

@@ -110,26 +110,25 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             float32 (B, 4, H, W): the photo as it would lie on the posed person, and how sure the
             places are, 0..1.
         """
-        keys = source.keys
-        size = (keys.shape[2], keys.shape[3])
-        allowed = selection_mask(source.labels > 0, size)
-        rows = zip(keys[:, None], queries[:, None], allowed[:, None], strict=True)
-        found = [self._find(key, query, places, size) for key, query, places in rows]
-        places, sure = (torch.cat(part) for part in zip(*found, strict=True))
+        found = [self._find(*row) for row in zip(source.keys, queries, source.labels, strict=True)]
+        places, sure = (torch.stack(part) for part in zip(*found, strict=True))
         if source.kept is None:
             return carry_pixels(source.photo, places, sure)
         carried = carry_pixels(torch.cat([source.photo, source.kept], dim=1), places, sure)
         return torch.cat([carried[:, :3], carried[:, 3:4] * carried[:, 4:]], dim=1)
 
-    def _find(
-        self, keys: Tensor, queries: Tensor, allowed: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """Find the places of poses' tokens and how sure they are; see `find_places`."""
-        logits = similarity(keys, queries)
-        places, sure = find_places(logits, allowed, size)
+    def _find(self, keys: Tensor, queries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the places of a pose's tokens (E, h, w) in a source, and how sure they are; see
+        `find_places`.
+        """
+        size = (keys.shape[1], keys.shape[2])
+        allowed = selection_mask(labels[None] > 0, size)[0]
+        tokens = (allowed | ~allowed.any()).nonzero().flatten()
+        logits = similarity(keys.flatten(1)[None, :, tokens, None], queries[None])[0]
+        places, sure = find_places(logits, tokens, size)
         if self.nowhere_key is not None:
-            shown = logits.masked_fill(~allowed[:, None], -torch.inf).logsumexp(dim=-1)
-            sure = sure * (shown.view_as(sure) - self.nowhere_logits(queries)).sigmoid()
+            shown = logits.logsumexp(dim=1).view_as(sure)
+            sure = sure * (shown - self.nowhere_logits(queries[None])[0]).sigmoid()
         return places, sure
 
     def nowhere_logits(self, queries: Tensor) -> Tensor:
@@ -210,11 +209,11 @@ def carried_latents(encode: Callable[[Tensor], Tensor], carried: Tensor) -> Tens
 
 
 def similarity(keys: Tensor, queries: Tensor) -> Tensor:
-    """Return the logits (B, h * w, h * w) of each token of a pose over those of a source, float32.
+    """Return the logits (B, N, M) of each token of a pose over those of a source, float32.
 
     Args:
-        keys: (B, E, h, w).
-        queries: (B, E, h, w).
+        keys: (B, E, h, w), M tokens.
+        queries: (B, E, k, l), N tokens.
     """
     with without_autocast(keys.device):
         key, query = (tokens.float().flatten(2) for tokens in (keys, queries))
@@ -222,36 +221,37 @@ def similarity(keys: Tensor, queries: Tensor) -> Tensor:
     return logits
 
 
-def find_places(logits: Tensor, allowed: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def find_places(logits: Tensor, tokens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Find where each token comes from: the mean place within reach of the likeliest one.
 
     The mean over all places would lie between two arms; the likeliest token alone would break
     stripes at every token's edge.
 
     Args:
-        logits: (B, N, N), from `similarity`.
-        allowed: bool (B, N): the source's tokens that are places to find; all where there is none.
-        size: Height and width in tokens; N is their product.
+        logits: (h * w, M), of a pose's tokens over those of a source that are places to find; see
+            `similarity`.
+        tokens: int64 (M,), which those are, in rows of the picture.
+        size: h and w.
 
     Returns:
-        Places (B, h, w, 2): x and y in tokens, the first token's middle at 0; and the share of the
-        weights within reach, 0..1, (B, h, w).
+        Places (h, w, 2): x and y in tokens, the first token's middle at 0; and the share of the
+        weights within reach, 0..1, (h, w).
     """
     height, width = size
-    allowed = allowed | ~allowed.any(dim=1, keepdim=True)
-    weights = logits.masked_fill(~allowed[:, None], -torch.inf).softmax(dim=-1)
-    best = weights.flatten(0, 1).argmax(dim=1)
-    windows = F.pad(weights.reshape(-1, height, width), (REACH,) * 4)
-    offsets = torch.arange(2 * REACH + 1, device=logits.device)
-    rows, columns = (best // width)[:, None] + offsets, (best % width)[:, None] + offsets
-    near = windows[torch.arange(len(best), device=best.device)[:, None, None],
-                   rows[:, :, None], columns[:, None, :]]  # fmt: skip
-    sure = near.sum(dim=(1, 2))
-    near = near / sure.clamp(min=1e-9)[:, None, None]
-    x = (near.sum(dim=1) * (columns - REACH)).sum(dim=1)
-    y = (near.sum(dim=2) * (rows - REACH)).sum(dim=1)
-    shape = (len(logits), height, width)
-    return torch.stack([x, y], dim=-1).view(*shape, 2), sure.view(shape)
+    best = tokens[logits.argmax(dim=1)]
+    offsets = torch.arange(-REACH, REACH + 1, device=logits.device)
+    rows = (best // width)[:, None, None] + offsets[:, None]
+    columns = (best % width)[:, None, None] + offsets
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    number = tokens.new_full((height * width,), -1)
+    number[tokens] = torch.arange(len(tokens), device=tokens.device)
+    near = number[(rows * width + columns).where(inside, 0)].where(inside, -1)
+    asked = logits.gather(1, near.clamp(min=0).flatten(1)).view(near.shape)
+    every = logits.logsumexp(dim=1)[:, None, None]
+    weights = (asked - every).exp().masked_fill(near < 0, 0.0)
+    sure = weights.sum(dim=(1, 2))
+    x, y = ((weights * at).sum(dim=(1, 2)) / sure.clamp(min=1e-9) for at in (columns, rows))
+    return torch.stack([x, y], dim=-1).view(height, width, 2), sure.view(height, width)
 
 
 def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:

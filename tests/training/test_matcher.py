@@ -11,10 +11,10 @@ import torch
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABEL_ID
 from catalogpose.training.carrier import Carrier, draw_carried
-from catalogpose.training.matcher import matching_loss, train_matcher
+from catalogpose.training.matcher import SPACING, matching_loss, step_points, train_matcher
 from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.pairs import PairBatch
-from catalogpose.training.pictures import Pictures, draw_pictures
+from catalogpose.training.pictures import SURFACE_CELL, Pictures, draw_pictures
 from catalogpose.training.schedule import Schedule
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pose_encoder import draw_pose
@@ -66,10 +66,32 @@ def test_what_is_not_shown_is_learnt_to_be_nowhere() -> None:
         assert found["right"] == 1
 
 
-def make_matcher(**options: int | bool) -> Matcher:
+def make_matcher(stride: int = 4, **options: int | bool) -> Matcher:
     """Return a small matcher for pictures of 64 x 48."""
     torch.manual_seed(0)
-    return Matcher(channels=(16, 16), width=8, stride=4, groups=4, **options)
+    return Matcher(channels=(16, 16), width=8, stride=stride, groups=4, **options)
+
+
+def test_a_step_looks_at_queries_where_its_points_are() -> None:
+    """Finer tokens than points take turns, each with its own point; of coarser tokens one point is
+    looked at where the background counts, and else as many as ever.
+    """
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(12), indexing="ij")
+    surface = torch.stack([rows, columns, rows], dim=-1)[None]
+    draw = torch.Generator().manual_seed(0)
+    for stride, nowhere, shown, asked in (
+        (2, True, (16, 12), (8, 6)), (4, True, (8, 6), (8, 6)), (8, True, (4, 3), (4, 3)),
+        (8, False, (8, 6), (8, 6)),
+    ):  # fmt: skip
+        every = stride // SURFACE_CELL
+        queries = surface[:, ::every, ::every, :2].movedim(-1, 1)
+        matcher = make_matcher(stride, nowhere=nowhere)
+        found = step_points(matcher, surface, queries, draw)
+        assert [tuple(part.shape[1:3]) for part in found[:2]] == [shown, asked]
+        if stride <= SPACING:
+            away = found[1][..., :2].movedim(-1, 1) - found[2]
+            assert 0 <= away.min() <= away.max() < every
+            assert away[0].flatten(1).unique(dim=1).shape[1] == 1
 
 
 def loss_between(matcher: Matcher, pictures: Pictures) -> float:
@@ -88,12 +110,13 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
     return float(found["loss"])
 
 
-def test_a_matcher_learns_where_to_look(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [2, 4])
+def test_a_matcher_learns_where_to_look(tmp_path: Path, stride: int) -> None:
     """Some steps on two products find their views in one another, by true maps and by those of a
-    parser that knows no hair, and both towers learn.
+    parser that knows no hair, and both towers learn, however fine the tokens are.
     """
     pictures = draw_pictures(tmp_path / "pictures", "train", 2, 3, (64, 48), workers=1)
-    matcher = make_matcher(nowhere=True)
+    matcher = make_matcher(stride, nowhere=True)
     before = {name: weight.clone() for name, weight in matcher.named_parameters()}
     untrained = loss_between(matcher, pictures)
     schedule = Schedule(epochs=40, batch=2, learning_rate=0.005, warmup=1)

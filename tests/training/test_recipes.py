@@ -151,7 +151,6 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("truepose-512", ("objective", "carried_weight"), 1.0, "carried_weight needs a matcher"),
         ("bundled", ("matcher",), matcher(stride=3), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(stride=6), "matcher: stride must be even and divide"),
-        ("bundled", ("matcher", "model", "stride"), 2, "matcher: nowhere needs a stride of 4"),
         ("bundled", ("matcher",), matcher(depth=3), "model of matcher: "),
         ("bundled", ("matcher",), {"model": {}}, "schedule of matcher: "),
         ("bundled", ("matcher",), {"net": {}}, "matcher: unknown net; known: model, schedule"),

@@ -28,42 +28,39 @@ UPPER, PANTS = 6, 11
 
 
 def peaks(*places: tuple[int, int, float]) -> Tensor:
-    """Return logits (1, 30, 30): every token has these weights at (row, column), none elsewhere."""
-    logits = torch.full((1, 30, *SIZE), -30.0)
+    """Return logits (30, 30): every token has these weights at (row, column), none elsewhere."""
+    logits = torch.full((30, *SIZE), -30.0)
     for row, column, weight in places:
-        logits[:, :, row, column] = float(np.log(weight))
-    return logits.flatten(2)
+        logits[:, row, column] = float(np.log(weight))
+    return logits.flatten(1)
 
 
-def everywhere() -> Tensor:
-    """Return that every token of a source may be found."""
-    return torch.ones(1, 30, dtype=torch.bool)
+EVERYWHERE = torch.arange(30)
+"""Every token of a source may be found."""
 
 
 def test_a_place_between_two_tokens_is_found() -> None:
     """Neighbours share a place by their weights; it is wholly sure."""
-    places, sure = find_places(peaks((2, 1, 0.75), (2, 2, 0.25)), everywhere(), SIZE)
-    assert places.shape == (1, 6, 5, 2)
+    places, sure = find_places(peaks((2, 1, 0.75), (2, 2, 0.25)), EVERYWHERE, SIZE)
+    assert places.shape == (6, 5, 2)
     torch.testing.assert_close(places, torch.tensor([1.25, 2.0]).expand_as(places))
-    torch.testing.assert_close(sure, torch.ones(1, *SIZE))
+    torch.testing.assert_close(sure, torch.ones(SIZE))
 
 
 def test_of_two_distant_places_the_likelier_is_taken() -> None:
     """Two arms are not mixed: the place is the likelier one's, as sure as its weight."""
-    places, sure = find_places(peaks((0, 0, 0.4), (5, 4, 0.6)), everywhere(), SIZE)
+    places, sure = find_places(peaks((0, 0, 0.4), (5, 4, 0.6)), EVERYWHERE, SIZE)
     torch.testing.assert_close(places, torch.tensor([4.0, 5.0]).expand_as(places))
-    torch.testing.assert_close(sure, torch.full((1, *SIZE), 0.6))
+    torch.testing.assert_close(sure, torch.full(SIZE, 0.6))
 
 
-def test_what_is_not_allowed_is_not_found() -> None:
-    """A token that shows no person is no place; where there is no person every token is one."""
-    logits, allowed = peaks((0, 0, 0.4), (5, 4, 0.6)), everywhere()
-    allowed[0, -1] = False
-    places, sure = find_places(logits, allowed, SIZE)
-    torch.testing.assert_close(places, torch.zeros_like(places))
-    torch.testing.assert_close(sure, torch.ones(1, *SIZE))
-    places, _ = find_places(logits, torch.zeros_like(allowed), SIZE)
-    torch.testing.assert_close(places, torch.tensor([4.0, 5.0]).expand_as(places))
+def test_only_tokens_that_are_places_are_found() -> None:
+    """Neighbours of the likeliest that are no places, or lie in the next row, count nothing."""
+    logits = peaks((2, 4, 0.5), (3, 4, 0.25), (1, 4, 0.25), (3, 0, 0.5))
+    tokens = EVERYWHERE[EVERYWHERE != 3 * 5 + 4]
+    places, sure = find_places(logits[:, tokens], tokens, SIZE)
+    torch.testing.assert_close(places, torch.tensor([4.0, 5 / 3]).expand_as(places))
+    torch.testing.assert_close(sure, torch.full(SIZE, 0.75 / 1.25))
 
 
 def test_equal_tokens_find_each_other() -> None:
@@ -155,6 +152,18 @@ def test_what_is_shown_nowhere_is_sure_of_nothing() -> None:
         torch.testing.assert_close(found[0], plain.carry(source, queries.abs()))
     torch.testing.assert_close(found[0][:, :3], found[1][:, :3])
     assert found[1][:, 3].max() < 1e-6
+
+
+def test_without_a_person_every_token_is_a_place() -> None:
+    """A source whose map is all background is carried as if it were all person."""
+    matcher, draw = make_matcher(), torch.Generator().manual_seed(1)
+    queries, keys = (torch.randn(1, 8, 6, 5, generator=draw) for _ in range(2))
+    photo = torch.rand(1, 3, 24, 20, generator=draw)
+    found = [
+        matcher.carry(SourcePhoto(photo=photo, labels=labels, keys=keys), queries)
+        for labels in (torch.zeros(1, 24, 20).long(), torch.ones(1, 24, 20).long())
+    ]
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
