@@ -57,7 +57,7 @@ def make_pairs(recipe: Recipe, folder: Path, products: int) -> Pairs:
         known=np.array([[(one == label).any() for label in range(len(LABELS))] for one in labels]),
         embeddings=rng.standard_normal((count, len(LABELS), clip_width(recipe))).astype(np.float16),
         pairs=pairs_of_views(products, recipe.views),
-        surface=drawn.surface.reshape(count, *drawn.surface.shape[2:]),
+        surface=drawn.coarse_surface,
     )
 
 

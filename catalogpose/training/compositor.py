@@ -1,4 +1,6 @@
-"""Training the compositor: to lay what was carried where it looks like the truth."""
+"""Training the compositor: to lay what was carried where it looks like the truth, and to put right
+what was painted elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from catalogpose.catalog.sheets import write_sheet
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.truepose.compositor import Compositor
+from catalogpose.truepose.pose_encoder import draw_pose
 
 SIDE = 7
 """Pixels of a square's side; the mean over squares of their means is what colours are compared by,
@@ -23,6 +26,9 @@ so that a stripe and the next count together."""
 APART = 0.2
 """How far, in units of -1..1, mean or spread of a colour may lie from the truth's for a likeness of
 exp(-1/2)."""
+
+RETOUCHING = 4.0
+"""Weight of what is left wrong of what was painted, its mean absolute error in units of -1..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,8 @@ class Layers:
     """(n, H, W, 3)."""
     carried: NDArray[np.float32]
     """(n, 4, H, W), from `Matcher.carry`."""
+    joints: NDArray[np.float32]
+    """(n, 18, 3), the poses in canvas pixels."""
     truth: NDArray[np.uint8]
     """(n, H, W, 3)."""
     person: NDArray[np.bool_]
@@ -74,53 +82,80 @@ def _local_mean(picture: Tensor) -> Tensor:
     return picture
 
 
+def composing_loss(
+    compositor: Compositor, seen: tuple[Tensor, Tensor, Tensor], truth: Tensor, person: Tensor
+) -> dict[str, Tensor]:
+    """Return how far a compositor is from saying where what was carried fits, and from putting
+    right what was painted.
+
+    The mask is learnt as such, by cross-entropy to `likeness`: squared error of the composed
+    picture is least for something between a stripe and the next. What was painted is put right by
+    its absolute error, as in CP-VTON, where the mask does not hide it.
+
+    Args:
+        compositor: What learns.
+        seen: What was painted and carried, and the poses, as the net takes them.
+        truth: (B, 3, H, W) in -1..1.
+        person: bool (B, 1, H, W), where the truth shows the person.
+
+    Returns:
+        `loss`; `wrong`, what of the absolute error is not hidden; and `laid`, the mask's mean on
+        the person.
+    """
+    wanted = likeness(seen[1][:, :3], truth, person)
+    logits, touched = compositor(*seen)
+    mask = logits.detach().sigmoid() * person
+    wrong = ((touched - truth).abs() * (1 - mask)).mean()
+    laid = mask.sum() / person.sum().clamp(min=1)
+    loss = F.binary_cross_entropy_with_logits(logits, wanted) + RETOUCHING * wrong
+    return {"loss": loss, "wrong": wrong, "laid": laid}
+
+
 def train_compositor(
     layers: Layers,
     compositor: Compositor,
+    pose_style: str,
     schedule: Schedule,
     folder: Path,
     *,
     device: str,
     progress: Progress | None = None,
 ) -> Compositor:
-    """Train a compositor; see `fit` for what is written.
-
-    The mask is learnt as such, by cross-entropy to `likeness`: squared error of the composed
-    picture is least for something between a stripe and the next.
+    """Train a compositor; see `composing_loss`, and `fit` for what is written.
 
     Args:
         layers: To learn from.
         compositor: Trained in place.
+        pose_style: How poses are drawn.
         schedule: Steps, batch and rates.
         folder: For the checkpoint, the losses and the sheets.
         device: Where to train.
         progress: Told the steps done; None: nobody is told.
     """
     compositor.to(device, memory_format=torch.channels_last)
+    height, width = layers.truth.shape[1:3]
 
-    def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor]:
-        """Return what was painted and carried of some pairs."""
-        painted = torch.from_numpy(to_floats(layers.painted[rows]))
-        return painted.to(device), torch.from_numpy(layers.carried[rows]).to(device)
+    def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the net sees of some pairs."""
+        painted = torch.from_numpy(to_floats(layers.painted[rows])).to(device)
+        carried = torch.from_numpy(layers.carried[rows]).to(device)
+        joints = torch.from_numpy(layers.joints[rows]).to(device)
+        return painted, carried, draw_pose(joints, height, width, pose_style)
 
     def loss_of(generator: torch.Generator) -> dict[str, Tensor]:
-        """Say of a batch where what was carried fits."""
+        """Compose a batch."""
         rows = torch.randint(len(layers.truth), (schedule.batch,), generator=generator).numpy()
-        painted, carried = load(rows)
         truth = torch.from_numpy(to_floats(layers.truth[rows])).to(device)
         person = torch.from_numpy(layers.person[rows, None]).to(device)
-        wanted = likeness(carried[:, :3], truth, person)
-        logits = compositor(painted, carried).float()
-        laid = (logits.detach().sigmoid() * person).sum() / person.sum().clamp(min=1)
-        return {"loss": F.binary_cross_entropy_with_logits(logits, wanted), "laid": laid}
+        return composing_loss(compositor, load(rows), truth, person)
 
     def preview(step: int) -> None:
         """Show what was painted, what was carried, what is made of both, and the truth."""
         rows = np.arange(min(12, len(layers.truth)))
-        painted, carried = load(rows)
+        seen = load(rows)
         with torch.no_grad():
-            shown = compositor.compose(painted, carried)
-        sheet = [to_bytes(picture.cpu().numpy()) for picture in (painted, carried[:, :3], shown)]
+            shown = compositor.compose(*seen)
+        sheet = [to_bytes(picture.cpu().numpy()) for picture in (seen[0], seen[1][:, :3], shown)]
         write_sheet(folder / "preview.png", [*sheet, layers.truth[rows]])
 
     fit(

@@ -74,12 +74,14 @@ def run_compositor(shop: Workshop) -> None:
     layers = Layers(
         painted=np.concatenate(painted),
         carried=_carry(_carrier(shop, pipe), pairs, places),
+        joints=held.joints,
         truth=held.targets,
         person=held.target_labels > 0,
     )
     made = train_compositor(
         layers,
         compositor,
+        shop.recipe.truepose["pose_style"],
         schedule,
         shop.work / "compositor",
         device=shop.device,

@@ -167,7 +167,8 @@ def read_matcher(folder: Path, dtype: torch.dtype = torch.float32) -> Matcher | 
 
 def make_compositor(truepose: Mapping[str, Any]) -> Compositor:
     """Build the compositor that a recipe's section describes, with random weights."""
-    made: Compositor = Compositor(**truepose["compositor"].get("model", {}))
+    options = truepose["compositor"].get("model", {})
+    made: Compositor = Compositor(STYLE_CHANNELS[truepose["pose_style"]], **options)
     return made
 
 

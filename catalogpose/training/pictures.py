@@ -39,6 +39,14 @@ class Pictures:
     captions: Sequence[Sequence[dict[str, str]]]
     """A phrase a region for each view, by label name."""
 
+    @property
+    def coarse_surface(self) -> NDArray[np.uint8]:
+        """(P * V, ceil(H / 4), ceil(W / 4), 3): every second cell of `surface`, enough for the
+        tokens of attention.
+        """
+        thinned = self.surface[:, :, ::2, ::2]
+        return thinned.reshape(-1, *thinned.shape[2:])
+
 
 def _draw_part(first: int, count: int, views: int, size: tuple[int, int], path: Path) -> None:
     """Draw `count` products from id `first` on and write them as one part."""

@@ -60,8 +60,6 @@ def studio_pairs(
             shown.append([label in labels for label in range(len(LABELS))])
         if progress is not None:
             progress("latents and embeddings", product + 1, products)
-    # Attention's tokens are coarser than a matcher's.
-    surface = pictures.surface[:, :, ::2, ::2]
     write_pairs(
         folder,
         Pairs(
@@ -72,7 +70,7 @@ def studio_pairs(
             known=np.stack(known),
             embeddings=np.stack(embeddings),
             pairs=pairs_of_views(products, views),
-            surface=surface.reshape(-1, *surface.shape[2:]),
+            surface=pictures.coarse_surface,
         ),
     )
     return open_pairs(folder)

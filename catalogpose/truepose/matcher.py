@@ -30,8 +30,9 @@ from catalogpose.truepose.tower import Tower
 ALIKE = 1.25
 """Most tokens by which neighbours may move apart and still be of one surface."""
 
-REACH = 1
-"""Tokens around the likeliest place whose weights decide it to a fraction of a token."""
+REACH = 4
+"""Pixels, or one token where that is more, around the likeliest place: weights from there decide it
+to a fraction of a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         allowed = selection_mask(labels[None] > 0, size)[0]
         tokens = (allowed | ~allowed.any()).nonzero().flatten()
         logits = similarity(keys.flatten(1)[None, :, tokens, None], queries[None])[0]
-        places, sure = find_places(logits, tokens, size)
+        places, sure = find_places(logits, tokens, size, max(REACH // self.config.stride, 1))
         if self.nowhere_key is not None:
             shown = logits.logsumexp(dim=1).view_as(sure)
             sure = sure * (shown - self.nowhere_logits(queries[None])[0]).sigmoid()
@@ -221,7 +222,9 @@ def similarity(keys: Tensor, queries: Tensor) -> Tensor:
     return logits
 
 
-def find_places(logits: Tensor, tokens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def find_places(
+    logits: Tensor, tokens: Tensor, size: tuple[int, int], reach: int = 1
+) -> tuple[Tensor, Tensor]:
     """Find where each token comes from: the mean place within reach of the likeliest one.
 
     The mean over all places would lie between two arms; the likeliest token alone would break
@@ -232,6 +235,7 @@ def find_places(logits: Tensor, tokens: Tensor, size: tuple[int, int]) -> tuple[
             `similarity`.
         tokens: int64 (M,), which those are, in rows of the picture.
         size: h and w.
+        reach: How many tokens away weights count.
 
     Returns:
         Places (h, w, 2): x and y in tokens, the first token's middle at 0; and the share of the
@@ -239,7 +243,7 @@ def find_places(logits: Tensor, tokens: Tensor, size: tuple[int, int]) -> tuple[
     """
     height, width = size
     best = tokens[logits.argmax(dim=1)]
-    offsets = torch.arange(-REACH, REACH + 1, device=logits.device)
+    offsets = torch.arange(-reach, reach + 1, device=logits.device)
     rows = (best // width)[:, None, None] + offsets[:, None]
     columns = (best % width)[:, None, None] + offsets
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)

@@ -237,22 +237,20 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         references: Sequence[KeptReference | None] | None = None,
         **options: Any,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses: `denoise`, whose arguments these are, decode, and lay what is
-        carried over it, in models with a compositor.
-
-        Returns:
-            uint8 (B, H, W, 3).
+        """Paint a batch of poses, uint8 (B, H, W, 3): `denoise`, whose arguments these are, decode,
+        and in models with a compositor retouch and lay what is carried over it.
         """
-        carried = None
+        carried = drawn = None
         if self.compositor is not None:
-            carried = self.carry([c.photo for c in conditions], self.draw_poses(joints))
+            drawn = self.draw_poses(joints)
+            carried = self.carry([c.photo for c in conditions], drawn)
         latent = self.denoise(
             conditions, joints, seeds, references=references, carried=carried, **options
         )
         painted = self._decode(latent)
         if carried is not None:
             within = where_laid(conditions, stack_references(references or (), latent), painted)
-            painted = self.compositor.compose(painted, carried, within)
+            painted = self.compositor.compose(painted, carried, drawn, within)
         return to_bytes(painted.cpu().numpy())
 
     @torch.no_grad()

@@ -40,8 +40,8 @@ class PoseConditions:
     photo: SourcePhoto | None = None
     """The source's photo, to be carried to each pose; None: nothing is carried."""
     within: Tensor | None = None
-    """float32 (1, 1, H, W), 0 where words fill the picture, so that no photo may be laid over it;
-    None: everywhere it may."""
+    """float32 (1, 1, H, W), 0 where words fill the picture, so that no photo may be laid over it
+    nor anything be retouched; None: everywhere it may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ def stack_references(
 def where_laid(
     conditions: Sequence[PoseConditions], kept: KeptReference | None, like: Tensor
 ) -> Tensor:
-    """Return where photos may be laid over a batch's pictures, (B, 1, H, W), 0 to 1: where no words
-    fill them, and where the source's cloth shall appear on references.
+    """Return where photos may be laid over a batch's pictures, and these be retouched: 0 to 1,
+    (B, 1, H, W), where no words fill them, and where the source's cloth shall appear on references.
 
     Args:
         conditions: One a picture.

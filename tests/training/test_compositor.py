@@ -8,6 +8,7 @@ import torch
 from catalogpose.training.compositor import Layers, likeness, train_compositor
 from catalogpose.training.schedule import Schedule
 from catalogpose.truepose.compositor import Compositor
+from catalogpose.truepose.pose_encoder import draw_pose
 
 
 def stripes(period: int, shift: int = 0, dark: float = -0.5, light: float = 0.5) -> torch.Tensor:
@@ -49,23 +50,34 @@ def test_background_does_not_count() -> None:
     torch.testing.assert_close(like[..., :24], torch.ones_like(like[..., :24]))
 
 
-def test_it_learns_to_lay_what_fits(tmp_path: Path) -> None:
-    """Of pairs whose carried photo is right in the upper half it lays that half alone."""
+def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(tmp_path: Path) -> None:
+    """Of pairs whose carried photo is right in the upper half it lays that half alone; what was
+    painted too dark is made lighter in the other.
+    """
     draw = np.random.default_rng(0)
-    truth = draw.integers(0, 256, (8, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+    truth = draw.integers(64, 256, (8, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    truth, dark = truth.astype(np.uint8), (truth - 64).astype(np.uint8)
     carried = np.ones((8, 4, 32, 32), dtype=np.float32)
     carried[:, :3, :16] = truth.transpose(0, 3, 1, 2)[:, :, :16] / 127.5 - 1
     carried[:, :3, 16:] = -carried[:, :3, :16]
     layers = Layers(
-        painted=truth, carried=carried, truth=truth, person=np.ones((8, 32, 32), dtype=np.bool_)
+        painted=dark,
+        carried=carried,
+        joints=np.ones((8, 18, 3), dtype=np.float32),
+        truth=truth,
+        person=np.ones((8, 32, 32), dtype=np.bool_),
     )
     torch.manual_seed(0)
     net = Compositor(channels=(16, 16), groups=4)
     schedule = Schedule(steps=60, batch=4, learning_rate=0.01, warmup=5)
-    train_compositor(layers, net, schedule, tmp_path, device="cpu")
+    train_compositor(layers, net, "rgb", schedule, tmp_path, device="cpu")
+    pose = draw_pose(torch.from_numpy(layers.joints), 32, 32)
+    below, wanted = (torch.from_numpy(part).movedim(-1, 1) / 127.5 - 1 for part in (dark, truth))
     with torch.no_grad():
-        mask = net(torch.from_numpy(truth).movedim(-1, 1) / 127.5 - 1, torch.from_numpy(carried))
-    upper, lower = mask[:, :, :14].sigmoid().mean(), mask[:, :, 18:].sigmoid().mean()
+        logits, touched = net(below, torch.from_numpy(carried), pose)
+    upper, lower = logits[:, :, :14].sigmoid().mean(), logits[:, :, 18:].sigmoid().mean()
     assert upper > 0.8
     assert lower < upper - 0.4
+    away, before = ((part - wanted)[:, :, 18:].abs().mean() for part in (touched, below))
+    assert away < 0.5 * before
     assert (tmp_path / "preview.png").is_file()

@@ -38,9 +38,18 @@ def pictures() -> Pictures:
         photos=rng.integers(0, 256, (3, 2, *SIZE, 3), dtype=np.uint8),
         labels=labels,
         joints=rng.uniform(10, 80, (3, 2, 18, 3)).astype(np.float32),
-        surface=np.zeros((3, 2, 32, 22, 3), dtype=np.uint8),
+        surface=np.zeros((3, 2, 64, 44, 3), dtype=np.uint8),
         captions=[],
     )
+
+
+def test_attention_has_a_point_for_each_four_pixels(pictures: Pictures) -> None:
+    """Pairs keep every second cell of every second row of surfaces, picture after picture."""
+    pictures.surface[1, 0, 10, 6] = 7
+    pictures.surface[1, 0, 11, 7] = 9
+    found = pictures.coarse_surface
+    assert found.shape == (6, 32, 22, 3)
+    assert np.argwhere(found[..., 0]).tolist() == [[2, 5, 3]]
 
 
 @pytest.fixture

@@ -98,13 +98,15 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
     """Return the loss of the second view of each product, looked for in the first."""
     first, second = pictures.photos[:, 0], pictures.joints[:, 1]
     labels = torch.from_numpy(pictures.labels[:, 0].astype(np.int64))
+    # One point a token.
+    cells = slice(None, None, matcher.config.stride // SURFACE_CELL)
     with torch.no_grad():
         queries = matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb"))
         found = matching_loss(
             matcher.keys(torch.from_numpy(to_floats(first)), labels),
             queries,
-            torch.from_numpy(pictures.surface[:, 0]),
-            torch.from_numpy(pictures.surface[:, 1]),
+            torch.from_numpy(pictures.surface[:, 0, cells, cells]),
+            torch.from_numpy(pictures.surface[:, 1, cells, cells]),
             matcher.nowhere_logits(queries),
         )
     return float(found["loss"])

@@ -15,55 +15,67 @@ EVERY = frozenset({6, 11})
 """Labels of the test's person."""
 
 
-def make_compositor(logit: float) -> Compositor:
-    """Return a small compositor whose mask has this logit everywhere."""
+def make_compositor(logit: float, added: float = 0.0, pose_channels: int = 3) -> Compositor:
+    """Return a small compositor whose mask has this logit and which adds so much, everywhere."""
     torch.manual_seed(0)
-    compositor = Compositor(channels=(8, 16), groups=4).eval()
+    compositor = Compositor(pose_channels, channels=(8, 16), groups=4).eval()
     torch.nn.init.zeros_(compositor.tower.leave.weight)
-    torch.nn.init.constant_(compositor.tower.leave.bias, logit)
+    with torch.no_grad():
+        compositor.tower.leave.bias.copy_(torch.tensor([logit] * 4 + [added] * 12))
     return compositor
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two painted and two carried pictures; the second of these is sure of nothing."""
+def pictures() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return two painted and two carried pictures and two poses; the second of the carried ones is
+    sure of nothing.
+    """
     draw = torch.Generator().manual_seed(2)
     painted = 2 * torch.rand(2, 3, 32, 24, generator=draw) - 1
     carried = torch.rand(2, 4, 32, 24, generator=draw)
     carried[1, 3] = 0
-    return painted, carried
+    return painted, carried, torch.rand(2, 3, 32, 24, generator=draw)
 
 
 def test_the_mask_decides_between_both() -> None:
-    """At 1 what was carried lies above, at 0 what was painted, at a half their mean."""
-    painted, carried = pictures()
+    """At 1 what was carried lies above, at 0 what was painted, retouched, at a half their mean."""
+    painted, carried, pose = pictures()
     for logit, share in ((30.0, 1.0), (-30.0, 0.0), (0.0, 0.5)):
         with torch.no_grad():
-            found = make_compositor(logit).compose(painted, carried)[0]
-        torch.testing.assert_close(found, share * carried[0, :3] + (1 - share) * painted[0])
+            found = make_compositor(logit, 0.25).compose(painted, carried, pose)[0]
+        below = painted[0] + 0.25
+        torch.testing.assert_close(found, share * carried[0, :3] + (1 - share) * below)
 
 
-def test_nothing_is_laid_where_nothing_is_sure_or_allowed() -> None:
+def test_nothing_changes_where_nothing_is_sure_or_allowed() -> None:
     """A row without a photo stays as painted; so does what lies outside of `within`, and what was
     taken out of the photo.
     """
-    painted, carried = pictures()
+    painted, carried, pose = pictures()
     carried[0, 3, :, :4] = 0
     within = torch.zeros(2, 1, 32, 24)
     within[:, :, :16] = 1
     with torch.no_grad():
-        found = make_compositor(30.0).compose(painted, carried, within)
+        found = make_compositor(30.0, 0.25).compose(painted, carried, pose, within)
     torch.testing.assert_close(found[1], painted[1])
     torch.testing.assert_close(found[0, :, :16, 4:], carried[0, :3, :16, 4:])
     torch.testing.assert_close(found[0, :, :16, :4], painted[0, :, :16, :4])
     torch.testing.assert_close(found[0, :, 16:], painted[0, :, 16:])
 
 
-def test_each_pixel_has_its_own_mask() -> None:
-    """The mask is as fine as the picture, whatever the cells' side is."""
+def test_each_pixel_has_its_own_mask_and_a_new_net_retouches_nothing() -> None:
+    """The mask is as fine as the picture, however large the cells, and sees the pose; a net that
+    was not trained leaves what was painted.
+    """
+    painted, carried, pose = pictures()
     for stride in (1, 2, 4):
         net = Compositor(channels=(8, 8), groups=4, stride=stride)
-        assert net(*pictures()).shape == (2, 1, 32, 24)
-        assert net(*pictures()).unique().numel() > 32 * 24
+        with torch.no_grad():
+            logits, touched = net(painted, carried, pose)
+            other, _ = net(painted, carried, 1 - pose)
+        assert logits.shape == (2, 1, 32, 24)
+        assert logits.unique().numel() > 32 * 24
+        assert not torch.equal(logits, other)
+        assert torch.equal(touched, painted)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +83,10 @@ def composing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Return the folder of the tiny model with a matcher and a compositor beside its nets."""
     pipe = load_pipeline(tiny_model, "cpu")
     torch.manual_seed(0)
-    matcher = Matcher(
-        pose_channels=pipe.pose_encoder.config.in_channels, channels=(8, 16), width=8, groups=4
-    )
+    seen = pipe.pose_encoder.config.in_channels
+    matcher = Matcher(pose_channels=seen, channels=(8, 16), width=8, groups=4)
     pipe.unet.add_carried(pipe.vae.config.latent_channels + 1)
-    parts = {"matcher": matcher, "compositor": make_compositor(30.0)}
+    parts = {"matcher": matcher, "compositor": make_compositor(30.0, pose_channels=seen)}
     made = TruePosePipeline(**{**pipe.components, **parts})
     made.card = pipe.card
     folder = tmp_path_factory.mktemp("composing") / "model"
@@ -125,7 +136,7 @@ def test_composed_rows_do_not_depend_on_their_batch(composing: Path) -> None:
     """Rows with a photo, without one, and over a reference share a batch, each as if alone."""
     pipe = load_pipeline(composing, "cpu")
     assert pipe.compositor is not None
-    torch.nn.init.normal_(pipe.compositor.tower.leave.weight)
+    torch.nn.init.normal_(pipe.compositor.tower.leave.weight, std=0.05)
     (photo, labels), joints = person(), poses(3)
     source = pipe.condition(pipe.encode_source(photo, labels, {}), EVERY)
     rows = [source, dataclasses.replace(source, photo=None), source]

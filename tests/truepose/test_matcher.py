@@ -54,6 +54,15 @@ def test_of_two_distant_places_the_likelier_is_taken() -> None:
     torch.testing.assert_close(sure, torch.full(SIZE, 0.6))
 
 
+def test_weights_beyond_reach_count_nothing() -> None:
+    """A place two tokens off moves the mean where the reach is two, and not where it is one."""
+    logits = peaks((2, 1, 0.75), (2, 3, 0.25))
+    for reach, x, share in ((1, 1.0, 0.75), (2, 1.5, 1.0)):
+        places, sure = find_places(logits, EVERYWHERE, SIZE, reach)
+        torch.testing.assert_close(places, torch.tensor([x, 2.0]).expand_as(places))
+        torch.testing.assert_close(sure, torch.full(SIZE, share))
+
+
 def test_only_tokens_that_are_places_are_found() -> None:
     """Neighbours of the likeliest that are no places, or lie in the next row, count nothing."""
     logits = peaks((2, 4, 0.5), (3, 4, 0.25), (1, 4, 0.25), (3, 0, 0.5))

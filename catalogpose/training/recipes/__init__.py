@@ -70,7 +70,8 @@ class Recipe:
     self-attention; `objective`, `schedule`, and the card's `steps` and `guidance`. And `matcher`,
     `model` (see `Matcher`) and `schedule` of what carries the source's photo to the pose; without
     it nothing does. And `compositor`, `model` (see `Compositor`), `pool` of predictions and
-    `schedule` of what lays the carried photo over the painted picture; without it nothing does."""
+    `schedule` of what retouches the painted picture and lays the carried photo over it; without it
+    nothing does."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
