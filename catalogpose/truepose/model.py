@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +115,24 @@ def check_weights(folder: Path, card: ModelCard) -> None:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise UsageError(f"{path} is not the file of {CARD_NAME}; fetch the model folder again")
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Say plainly that a folder's weights have other shapes than its nets, where diffusers tells of
+    its options.
+
+    Raises:
+        UsageError: If diffusers refuses weights.
+    """
+    try:
+        yield
+    except ValueError as error:
+        reason, _, _ = first_line(error).partition(". If you")
+        raise UsageError(
+            f"{folder}: a part does not fit this version's nets; train it anew, or use the "
+            f"catalogpose that wrote it ({reason})"
+        ) from None
 
 
 def write_card(folder: Path, card: ModelCard) -> ModelCard:

@@ -30,6 +30,7 @@ from catalogpose.truepose.matcher import (
 from catalogpose.truepose.model import (
     ModelCard,
     check_weights,
+    fitting,
     read_card,
     resolve_model,
     write_card,
@@ -90,12 +91,13 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         """Load a folder or hub id, None: the bundled model; weights are safetensors only.
 
         Raises:
-            UsageError: If it is not a catalogpose model folder.
+            UsageError: If it is not a catalogpose model folder, or of another version's nets.
         """
         folder = resolve_model(None if name is None else str(name))
         card = read_card(folder)
         check_weights(folder, card)
-        pipe: Self = super().from_pretrained(str(folder), use_safetensors=True, **options)
+        with fitting(folder):
+            pipe: Self = super().from_pretrained(str(folder), use_safetensors=True, **options)
         pipe.card = card
         return pipe
 

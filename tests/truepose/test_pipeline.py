@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -248,6 +249,19 @@ def test_damaged_weights_are_not_loaded(tiny_model, tmp_path):
     with pytest.raises(UsageError, match="fetch the model folder again") as error:
         TruePosePipeline.from_pretrained(folder)
     assert str(weights) in str(error.value)
+
+
+def test_weights_of_another_shape_are_one_clear_line(tiny_model, tmp_path):
+    """A part that another version wrote names folder and remedy, and no option of diffusers."""
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_model, folder)
+    config = folder / "pose_encoder" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "in_channels": values["in_channels"] + 1}))
+    with pytest.raises(UsageError, match="does not fit this version's nets; train it") as error:
+        TruePosePipeline.from_pretrained(folder)
+    assert str(folder) in str(error.value)
+    assert "low_cpu_mem_usage" not in str(error.value)
 
 
 @pytest.mark.parametrize("vae", [torch.float32, torch.bfloat16])
