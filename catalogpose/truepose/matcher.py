@@ -126,11 +126,8 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         allowed = selection_mask(labels[None] > 0, size)[0]
         tokens = (allowed | ~allowed.any()).nonzero().flatten()
         logits = similarity(keys.flatten(1)[None, :, tokens, None], queries[None])[0]
-        places, sure = find_places(logits, tokens, size, max(REACH // self.config.stride, 1))
-        if self.nowhere_key is not None:
-            shown = logits.logsumexp(dim=1).view_as(sure)
-            sure = sure * (shown - self.nowhere_logits(queries[None])[0]).sigmoid()
-        return places, sure
+        nowhere = None if self.nowhere_key is None else self.nowhere_logits(queries[None]).flatten()
+        return find_places(logits, tokens, size, max(REACH // self.config.stride, 1), nowhere)
 
     def nowhere_logits(self, queries: Tensor) -> Tensor:
         """Return how much each token of a pose (B, E, h, w) says that the source does not show it:
@@ -223,7 +220,11 @@ def similarity(keys: Tensor, queries: Tensor) -> Tensor:
 
 
 def find_places(
-    logits: Tensor, tokens: Tensor, size: tuple[int, int], reach: int = 1
+    logits: Tensor,
+    tokens: Tensor,
+    size: tuple[int, int],
+    reach: int = 1,
+    nowhere: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find where each token comes from: the mean place within reach of the likeliest one.
 
@@ -236,6 +237,7 @@ def find_places(
         tokens: int64 (M,), which those are, in rows of the picture.
         size: h and w.
         reach: How many tokens away weights count.
+        nowhere: (h * w), the logits that no token is the place; None: one of them is.
 
     Returns:
         Places (h, w, 2): x and y in tokens, the first token's middle at 0; and the share of the
@@ -251,10 +253,13 @@ def find_places(
     number[tokens] = torch.arange(len(tokens), device=tokens.device)
     near = number[(rows * width + columns).where(inside, 0)].where(inside, -1)
     asked = logits.gather(1, near.clamp(min=0).flatten(1)).view(near.shape)
-    every = logits.logsumexp(dim=1)[:, None, None]
-    weights = (asked - every).exp().masked_fill(near < 0, 0.0)
-    sure = weights.sum(dim=(1, 2))
-    x, y = ((weights * at).sum(dim=(1, 2)) / sure.clamp(min=1e-9) for at in (columns, rows))
+    asked = asked.masked_fill(near < 0, -torch.inf)
+    every = logits.logsumexp(dim=1)
+    if nowhere is not None:
+        every = torch.logaddexp(every, nowhere)
+    sure = (asked.logsumexp(dim=(1, 2)) - every).exp()
+    weights = asked.flatten(1).softmax(dim=1).view(asked.shape)
+    x, y = ((weights * at).sum(dim=(1, 2)) for at in (columns, rows))
     return torch.stack([x, y], dim=-1).view(height, width, 2), sure.view(height, width)
 
 

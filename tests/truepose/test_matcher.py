@@ -63,6 +63,16 @@ def test_weights_beyond_reach_count_nothing() -> None:
         torch.testing.assert_close(sure, torch.full(SIZE, share))
 
 
+def test_nowhere_takes_its_share_and_moves_no_place() -> None:
+    """A logit as high as all places together halves how sure they are; a huge one leaves nothing."""
+    logits = peaks((2, 1, 0.75), (2, 2, 0.25))
+    for logit, share in ((0.0, 0.5), (200.0, 0.0)):
+        nowhere = torch.full((30,), logit)
+        places, sure = find_places(logits, EVERYWHERE, SIZE, nowhere=nowhere)
+        torch.testing.assert_close(places, torch.tensor([1.25, 2.0]).expand_as(places))
+        torch.testing.assert_close(sure, torch.full(SIZE, share))
+
+
 def test_only_tokens_that_are_places_are_found() -> None:
     """Neighbours of the likeliest that are no places, or lie in the next row, count nothing."""
     logits = peaks((2, 4, 0.5), (3, 4, 0.25), (1, 4, 0.25), (3, 0, 0.5))
