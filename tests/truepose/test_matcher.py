@@ -64,7 +64,7 @@ def test_weights_beyond_reach_count_nothing() -> None:
 
 
 def test_nowhere_takes_its_share_and_moves_no_place() -> None:
-    """A logit as high as all places together halves how sure they are; a huge one leaves nothing."""
+    """A logit as high as all places together halves how sure they are; a huge one takes all."""
     logits = peaks((2, 1, 0.75), (2, 2, 0.25))
     for logit, share in ((0.0, 0.5), (200.0, 0.0)):
         nowhere = torch.full((30,), logit)
