@@ -34,3 +34,7 @@ def _names() -> Iterator[str]:
 
 PART_ID: Mapping[str, int] = MappingProxyType({name: i for i, name in enumerate(_names(), 1)})
 """Number of each piece by name, 1..255; 0 is background."""
+
+HEAD = ("head", "nose", "left ear", "right ear", "hat", "hat fold", "brim", "visor",
+        *(name for name in PART_ID if "hair" in name))  # fmt: skip
+"""What people are known by, hair and hats included."""

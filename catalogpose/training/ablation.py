@@ -185,6 +185,7 @@ def train_arm_matcher(
         Schedule(**section["schedule"], seed=START_SEED),
         folder,
         device="cpu",
+        head_weight=section.get("head_weight", 1.0),
         progress=progress,
     )
     return matcher, logged_seconds(folder / "loss.csv")

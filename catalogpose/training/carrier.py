@@ -67,10 +67,10 @@ class Carrier:
             source = SourcePhoto(
                 photo=batch.photos[source_of],
                 labels=batch.labels,
-                keys=self.matcher.keys(batch.photos, batch.labels[first])[source_of],
+                keys=self.matcher.keys(batch.photos, batch.labels[first]).taken(source_of),
             )
             pose = draw_pose(batch.joints, height, width, self.pose_style)
-            return self.matcher.carry(source, self.matcher.queries(pose))
+            return self.matcher.carry(source, self.matcher.queries(pose, source.keys))
 
     def _encode(self, photos: Tensor) -> Tensor:
         """Encode photos (B, 3, H, W) in -1..1."""

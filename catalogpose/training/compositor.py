@@ -15,6 +15,7 @@ from torch import Tensor
 
 from catalogpose.catalog.sheets import write_sheet
 from catalogpose.pixels import to_bytes, to_floats
+from catalogpose.records import LABEL_ID
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.pose_encoder import draw_pose
@@ -30,6 +31,12 @@ exp(-1/2)."""
 RETOUCHING = 4.0
 """Weight of what is left wrong of what was painted, its mean absolute error in units of -1..1."""
 
+HEAD = tuple(LABEL_ID[name] for name in ("hat", "hair", "face", "sunglasses"))
+"""What people are known by."""
+
+HEAD_WEIGHT = 4.0
+"""How much a pixel of a head counts; others count 1, and there are about thirty times as many."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
@@ -43,8 +50,8 @@ class Layers:
     """(n, 18, 3), the poses in canvas pixels."""
     truth: NDArray[np.uint8]
     """(n, H, W, 3)."""
-    person: NDArray[np.bool_]
-    """(n, H, W), where the truth shows the person."""
+    labels: NDArray[np.uint8]
+    """(n, H, W), the maps of the truth, ids in `records.LABELS`."""
 
 
 def likeness(carried: Tensor, truth: Tensor, person: Tensor) -> Tensor:
@@ -83,31 +90,35 @@ def _local_mean(picture: Tensor) -> Tensor:
 
 
 def composing_loss(
-    compositor: Compositor, seen: tuple[Tensor, Tensor, Tensor], truth: Tensor, person: Tensor
+    compositor: Compositor, seen: tuple[Tensor, Tensor, Tensor], truth: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
     """Return how far a compositor is from saying where what was carried fits, and from putting
     right what was painted.
 
     The mask is learnt as such, by cross-entropy to `likeness`: squared error of the composed
     picture is least for something between a stripe and the next. What was painted is put right by
-    its absolute error, as in CP-VTON, where the mask does not hide it.
+    its absolute error, as in CP-VTON, where the mask does not hide it. Pixels of heads count more.
 
     Args:
         compositor: What learns.
         seen: What was painted and carried, and the poses, as the net takes them.
         truth: (B, 3, H, W) in -1..1.
-        person: bool (B, 1, H, W), where the truth shows the person.
+        labels: Its maps, int64 (B, H, W).
 
     Returns:
         `loss`; `wrong`, what of the absolute error is not hidden; and `laid`, the mask's mean on
         the person.
     """
+    person = labels[:, None] > 0
+    heads = torch.isin(labels, torch.tensor(HEAD, device=labels.device))[:, None].float()
+    weight = 1 + (HEAD_WEIGHT - 1) * heads
+    weight = weight / weight.mean()
     wanted = likeness(seen[1][:, :3], truth, person)
     logits, touched = compositor(*seen)
     mask = logits.detach().sigmoid() * person
-    wrong = ((touched - truth).abs() * (1 - mask)).mean()
+    wrong = ((touched - truth).abs() * (1 - mask) * weight).mean()
     laid = mask.sum() / person.sum().clamp(min=1)
-    loss = F.binary_cross_entropy_with_logits(logits, wanted) + RETOUCHING * wrong
+    loss = F.binary_cross_entropy_with_logits(logits, wanted, weight) + RETOUCHING * wrong
     return {"loss": loss, "wrong": wrong, "laid": laid}
 
 
@@ -146,8 +157,8 @@ def train_compositor(
         """Compose a batch."""
         rows = torch.randint(len(layers.truth), (schedule.batch,), generator=generator).numpy()
         truth = torch.from_numpy(to_floats(layers.truth[rows])).to(device)
-        person = torch.from_numpy(layers.person[rows, None]).to(device)
-        return composing_loss(compositor, load(rows), truth, person)
+        labels = torch.from_numpy(layers.labels[rows]).to(device).long()
+        return composing_loss(compositor, load(rows), truth, labels)
 
     def preview(step: int) -> None:
         """Show what was painted, what was carried, what is made of both, and the truth."""

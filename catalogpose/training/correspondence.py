@@ -65,6 +65,8 @@ class Matches(NamedTuple):
     """bool (B, m): whether a source's point is no background."""
     seen: Tensor
     """bool (B, n): whether a target's point is no background."""
+    parts: Tensor
+    """int64 (B, n): the numbers of the parts that a target's points lie on, 0 for background."""
 
 
 @torch.no_grad()
@@ -111,7 +113,8 @@ def true_matches(
             better = ~near & (again.amax(-1) > logits.amax(-1))
             logits = torch.where(better[..., None], again, logits)
             near = logits.amax(-1) >= least
-        return Matches(logits.softmax(-1), near & seen, looks, places, real, seen)
+        parts = points[..., 0].long()
+        return Matches(logits.softmax(-1), near & seen, looks, places, real, seen, parts)
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def run_compositor(shop: Workshop) -> None:
         carried=_carry(_carrier(shop, pipe), pairs, places),
         joints=held.joints,
         truth=held.targets,
-        person=held.target_labels > 0,
+        labels=held.target_labels,
     )
     made = train_compositor(
         layers,

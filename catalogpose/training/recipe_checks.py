@@ -80,8 +80,12 @@ def check_studio_recipe(recipe: Recipe) -> None:
 def _check_matcher(recipe: Recipe) -> None:
     """Raise UsageError where no matcher can be made of what a recipe says."""
     options = recipe.truepose
-    _need_known(recipe.name, "matcher", options["matcher"], {"model", "schedule"})
-    section = {"model": {}, "schedule": {}, **options["matcher"]}
+    known = {"model", "schedule", "head_weight"}
+    _need_known(recipe.name, "matcher", options["matcher"], known)
+    section = {"model": {}, "schedule": {}, "head_weight": 1.0, **options["matcher"]}
+    weight = section["head_weight"]
+    if not isinstance(weight, int | float) or not 1 <= weight < math.inf:
+        raise UsageError(f"recipe {recipe.name}, matcher: head_weight must be 1 or more")
     build(recipe.name, "schedule of matcher", Schedule, section["schedule"])
     if options["fusion"] == "none" or recipe.views < 2:
         raise UsageError(f"recipe {recipe.name}: a matcher needs a source and two views or more")

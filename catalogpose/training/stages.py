@@ -153,6 +153,7 @@ def run_matcher(shop: Workshop) -> None:
         shop.work / "matcher",
         device=shop.device,
         parsed=parse_pictures(shop),
+        head_weight=section.get("head_weight", 1.0),
         progress=shop.progress,
         **shop.team.options,
     )

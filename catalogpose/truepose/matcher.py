@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,20 @@ REACH = 4
 to a fraction of a token."""
 
 
+class Keys(NamedTuple):
+    """What a pose looks for in sources, from `Matcher.keys`."""
+
+    tokens: Tensor
+    """(B, E, h, w), where it may be found."""
+    levels: tuple[Tensor, ...] = ()
+    """(B, C, h', w') each, coarsest first: what a matcher that attends sees of the sources before
+    it looks; empty for one that does not."""
+
+    def taken(self, rows: Tensor) -> Keys:
+        """Return those of some rows."""
+        return Keys(self.tokens[rows], tuple(level[rows] for level in self.levels))
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourcePhoto:
     """Photos of sources, embedded once, so that they can be carried to any number of poses."""
@@ -43,8 +57,8 @@ class SourcePhoto:
     """float32 (B, 3, H, W) in -1..1."""
     labels: Tensor
     """Their parsing maps, int64 (B, H, W)."""
-    keys: Tensor
-    """(B, E, h, w), from `Matcher.keys`."""
+    keys: Keys
+    """From `Matcher.keys`."""
     kept: Tensor | None = None
     """float32 (B, 1, H, W), 0 where something else stands in the photo for what words replace, so
     that nothing from there is sure; None: the photo is whole."""
@@ -63,6 +77,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         stride: int = 8,
         groups: int = 8,
         nowhere: bool = False,
+        attends: bool = False,
     ) -> None:
         """Build both towers.
 
@@ -75,14 +90,16 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             groups: Of the group norms; divides every one of `channels`.
             nowhere: Whether a pose's token can say that the source shows it nowhere, as attention
                 with a sink does; it is then not sure of any place.
+            attends: Whether a pose's tower attends to the source's, coarse to fine as in LoFTR, so
+                that it knows what it looks for: hair and hems have no joints.
         """
         super().__init__()
         self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups)
-        self.pose_tower = Tower(4 * pose_channels, channels, width, groups)
+        self.pose_tower = Tower(4 * pose_channels, channels, width, groups, attends)
         self.nowhere_key = nn.Parameter(torch.zeros(width)) if nowhere else None
 
-    def keys(self, photo: Tensor, labels: Tensor) -> Tensor:
-        """Embed a source, once: (B, E, h, w).
+    def keys(self, photo: Tensor, labels: Tensor) -> Keys:
+        """Embed sources, once for all poses.
 
         Args:
             photo: (B, 3, H, W) in -1..1; H and W are multiples of the stride.
@@ -91,13 +108,14 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         stride = self.config.stride
         member = F.one_hot(labels, self.config.labels).movedim(-1, 1).to(photo.dtype)
         features = [F.pixel_unshuffle(photo, stride), F.avg_pool2d(member, stride)]
-        embedded: Tensor = self.source_tower(torch.cat(features, dim=1))
-        return embedded
+        *levels, finest = self.source_tower.levels(torch.cat(features, dim=1))
+        tokens = self.source_tower.leave(finest)
+        return Keys(tokens, tuple(levels) if self.config.attends else ())
 
-    def queries(self, pose: Tensor) -> Tensor:
-        """Embed pose pictures (B, C, H, W), each once: (B, E, h, w)."""
+    def queries(self, pose: Tensor, keys: Keys) -> Tensor:
+        """Embed pose pictures (B, C, H, W), of one pose a source: (B, E, h, w)."""
         halves = F.avg_pool2d(pose, self.config.stride // 2)
-        embedded: Tensor = self.pose_tower(F.pixel_unshuffle(halves, 2))
+        embedded: Tensor = self.pose_tower(F.pixel_unshuffle(halves, 2), keys.levels)
         return embedded
 
     def carry(self, source: SourcePhoto, queries: Tensor) -> Tensor:
@@ -111,7 +129,8 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             float32 (B, 4, H, W): the photo as it would lie on the posed person, and how sure the
             places are, 0..1.
         """
-        found = [self._find(*row) for row in zip(source.keys, queries, source.labels, strict=True)]
+        rows = zip(source.keys.tokens, queries, source.labels, strict=True)
+        found = [self._find(*row) for row in rows]
         places, sure = (torch.stack(part) for part in zip(*found, strict=True))
         if source.kept is None:
             return carry_pixels(source.photo, places, sure)
@@ -179,7 +198,7 @@ def carry_photos(
     """
     drawn = pose.to(matcher.dtype)[:, None]
     found = [
-        None if photo is None else matcher.carry(photo, matcher.queries(one))
+        None if photo is None else matcher.carry(photo, matcher.queries(one, photo.keys))
         for photo, one in zip(photos, drawn, strict=True)
     ]
     there = [row for row in found if row is not None]

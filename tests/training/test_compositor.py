@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from catalogpose.training.compositor import Layers, likeness, train_compositor
+from catalogpose.records import LABEL_ID
+from catalogpose.training.compositor import (
+    HEAD_WEIGHT,
+    Layers,
+    composing_loss,
+    likeness,
+    train_compositor,
+)
 from catalogpose.training.schedule import Schedule
 from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.pose_encoder import draw_pose
@@ -50,6 +57,30 @@ def test_background_does_not_count() -> None:
     torch.testing.assert_close(like[..., :24], torch.ones_like(like[..., :24]))
 
 
+def test_a_head_counts_more() -> None:
+    """What is painted wrong on a head weighs `HEAD_WEIGHT` times as much as on a coat; the weights'
+    mean is 1, so that a picture that is wrong all over loses the same.
+    """
+    torch.manual_seed(0)
+    net = Compositor(channels=(16, 16), groups=4)
+    with torch.no_grad():
+        for parameter in net.tower.leave.parameters():
+            parameter.zero_()
+    truth, pose = stripes(6), torch.zeros(1, 3, 48, 48)
+    # Nothing is like the truth in what was carried, and the mask hides half of it.
+    carried = torch.cat([torch.full_like(truth, 3.0), truth[:, :1]], dim=1)
+    labels = torch.full((1, 48, 48), LABEL_ID["coat"])
+    labels[:, :12] = LABEL_ID["face"]
+    mean = (HEAD_WEIGHT + 3) / 4
+    for rows, share in (
+        (slice(0, 12), HEAD_WEIGHT / mean / 4), (slice(36, 48), 1 / mean / 4), (slice(0, 48), 1.0),
+    ):  # fmt: skip
+        painted = truth.clone()
+        painted[:, :, rows] += 0.4
+        wrong = composing_loss(net, (painted, carried, pose), truth, labels)["wrong"]
+        torch.testing.assert_close(wrong, torch.tensor(0.2 * share))
+
+
 def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(tmp_path: Path) -> None:
     """Of pairs whose carried photo is right in the upper half it lays that half alone; what was
     painted too dark is made lighter in the other.
@@ -65,7 +96,7 @@ def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(tmp_path: Path) -> N
         carried=carried,
         joints=np.ones((8, 18, 3), dtype=np.float32),
         truth=truth,
-        person=np.ones((8, 32, 32), dtype=np.bool_),
+        labels=np.full((8, 32, 32), LABEL_ID["dress"], dtype=np.uint8),
     )
     torch.manual_seed(0)
     net = Compositor(channels=(16, 16), groups=4)

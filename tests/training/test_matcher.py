@@ -10,6 +10,7 @@ import torch
 
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABEL_ID
+from catalogpose.studio.parts import PART_ID
 from catalogpose.training.carrier import Carrier, draw_carried
 from catalogpose.training.matcher import SPACING, matching_loss, step_points, train_matcher
 from catalogpose.training.nets import TruePoseNets
@@ -66,6 +67,31 @@ def test_what_is_not_shown_is_learnt_to_be_nowhere() -> None:
         assert found["right"] == 1
 
 
+@pytest.mark.parametrize("nowhere", [None, torch.full((1, 1, 4), -99.0)])
+def test_points_of_a_head_count_as_often_as_asked(nowhere: torch.Tensor | None) -> None:
+    """A wrong point of a head among three right ones is all, or most, of the loss; without heads
+    the weight changes nothing.
+    """
+    head = torch.tensor([PART_ID["hair bun"], 10, 128], dtype=torch.uint8)
+    surface = torch.stack([SURFACE[0], SURFACE[1], SURFACE[2], head])[None, None]
+    tokens = 20 * torch.eye(4)[None, :, None]
+    wrong = tokens.clone()
+    wrong[..., 3] = tokens[..., 0]
+    plain, weighed = (
+        matching_loss(tokens, wrong, surface, surface, nowhere, weight)["loss"]
+        for weight in (1.0, 5.0)
+    )
+    assert plain == pytest.approx(200 / 4, abs=0.1)
+    assert weighed == pytest.approx(200 * 5 / 8, abs=0.1)
+    other = surface[:, :, :3]
+    lost = [
+        matching_loss(tokens[..., :3], wrong[..., [1, 0, 2]], other, other, None, weight)["loss"]
+        for weight in (1.0, 5.0)
+    ]
+    assert lost[0] == pytest.approx(400 / 3, abs=0.1)
+    assert lost[0] == lost[1]
+
+
 def make_matcher(stride: int = 4, **options: int | bool) -> Matcher:
     """Return a small matcher for pictures of 64 x 48."""
     torch.manual_seed(0)
@@ -101,9 +127,10 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
     # One point a token.
     cells = slice(None, None, matcher.config.stride // SURFACE_CELL)
     with torch.no_grad():
-        queries = matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb"))
+        keys = matcher.keys(torch.from_numpy(to_floats(first)), labels)
+        queries = matcher.queries(draw_pose(torch.from_numpy(second), 64, 48, "rgb"), keys)
         found = matching_loss(
-            matcher.keys(torch.from_numpy(to_floats(first)), labels),
+            keys.tokens,
             queries,
             torch.from_numpy(pictures.surface[:, 0, cells, cells]),
             torch.from_numpy(pictures.surface[:, 1, cells, cells]),
@@ -112,13 +139,13 @@ def loss_between(matcher: Matcher, pictures: Pictures) -> float:
     return float(found["loss"])
 
 
-@pytest.mark.parametrize("stride", [2, 4])
-def test_a_matcher_learns_where_to_look(tmp_path: Path, stride: int) -> None:
+@pytest.mark.parametrize(("stride", "attends"), [(2, False), (4, False), (4, True)])
+def test_a_matcher_learns_where_to_look(tmp_path: Path, stride: int, attends: bool) -> None:
     """Some steps on two products find their views in one another, by true maps and by those of a
     parser that knows no hair, and both towers learn, however fine the tokens are.
     """
     pictures = draw_pictures(tmp_path / "pictures", "train", 2, 3, (64, 48), workers=1)
-    matcher = make_matcher(stride, nowhere=True)
+    matcher = make_matcher(stride, nowhere=True, attends=attends)
     before = {name: weight.clone() for name, weight in matcher.named_parameters()}
     untrained = loss_between(matcher, pictures)
     schedule = Schedule(epochs=40, batch=2, learning_rate=0.005, warmup=1)
@@ -126,12 +153,9 @@ def test_a_matcher_learns_where_to_look(tmp_path: Path, stride: int) -> None:
     work = tmp_path / "work"
     train_matcher(pictures, matcher, "rgb", schedule, work, device="cpu", parsed=maps)
     assert loss_between(matcher, pictures) < 0.7 * untrained
-    moved = {
-        name.split(".")[0]
-        for name, weight in matcher.named_parameters()
-        if not torch.equal(weight, before[name])
-    }
-    assert moved == {"source_tower", "pose_tower", "nowhere_key"}
+    moved = {name for name, weight in matcher.named_parameters() if (weight != before[name]).any()}
+    assert {name.split(".")[0] for name in moved} == {"source_tower", "pose_tower", "nowhere_key"}
+    assert any(name.startswith("pose_tower.attentions") for name in moved) == attends
 
 
 class Shrinking:
@@ -151,7 +175,9 @@ def test_a_batch_carries_each_source_once() -> None:
     sure they are stands behind them.
     """
     draw = torch.Generator().manual_seed(0)
-    matcher = make_matcher().eval()
+    matcher = make_matcher(attends=True).eval()
+    for attention in matcher.pose_tower.attentions:
+        torch.nn.init.normal_(attention.to_out[0].weight)
     carrier = Carrier(matcher=matcher, vae=Shrinking(), pose_style="rgb")  # type: ignore[arg-type]
     shared = make_batch(draw)
     photos = torch.rand(2, 3, 32, 24, generator=draw)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from catalogpose.records import LABELS
 from catalogpose.truepose.matcher import (
+    Keys,
     Matcher,
     SourcePhoto,
     carry_pixels,
@@ -132,24 +133,55 @@ def make_matcher(**options: int | bool) -> Matcher:
     return Matcher(channels=(8, 16), width=8, stride=4, groups=4, **options).eval()
 
 
-def test_odd_sizes_are_embedded() -> None:
-    """A canvas whose tokens cannot be halved evenly gives an embedding a token in both towers."""
-    matcher = make_matcher()
+@pytest.mark.parametrize("attends", [False, True])
+def test_odd_sizes_are_embedded(attends: bool) -> None:
+    """A canvas whose tokens cannot be halved evenly gives an embedding a token in both towers; what
+    a pose sees of the source are all levels but the finest, if it looks.
+    """
+    matcher = make_matcher(attends=attends)
     with torch.no_grad():
         keys = matcher.keys(torch.rand(2, 3, 28, 20), torch.zeros(2, 28, 20, dtype=torch.long))
-        queries = matcher.queries(torch.rand(2, 3, 28, 20))
-    assert keys.shape == queries.shape == (2, 8, 7, 5)
+        queries = matcher.queries(torch.rand(2, 3, 28, 20), keys)
+    assert keys.tokens.shape == queries.shape == (2, 8, 7, 5)
+    assert [level.shape for level in keys.levels] == ([(2, 16, 4, 3)] if attends else [])
+
+
+def test_a_pose_that_attends_looks_for_what_its_own_source_shows() -> None:
+    """Untrained, attention adds nothing to the towers; then each row's queries follow its own
+    source's levels, whatever their order, and no other row's.
+    """
+    plain, matcher = make_matcher(), make_matcher(attends=True)
+    lacking = matcher.load_state_dict(plain.state_dict(), strict=False)
+    assert lacking.missing_keys
+    assert all(name.startswith("pose_tower.attentions") for name in lacking.missing_keys)
+    draw = torch.Generator().manual_seed(1)
+    photos = torch.rand(2, 3, 24, 20, generator=draw)
+    pose = torch.rand(1, 3, 24, 20, generator=draw).expand(2, -1, -1, -1)
+    labels = torch.ones(2, 24, 20, dtype=torch.long)
+    with torch.no_grad():
+        keys = matcher.keys(photos, labels)
+        silent = matcher.queries(pose, keys)
+        torch.testing.assert_close(silent, plain.queries(pose, plain.keys(photos, labels)))
+        torch.nn.init.normal_(matcher.pose_tower.attentions[0].to_out[0].weight)
+        first, second = matcher.queries(pose, keys)
+        swapped = matcher.queries(pose, keys.taken(torch.tensor([1, 0])))
+        assert (first - second).abs().max() > 1e-3
+        torch.testing.assert_close(swapped, torch.stack([second, first]))
+        # Moved by whole tokens of the coarsest level, the same source is seen.
+        moved = Keys(keys.tokens, tuple(level.flip(3) for level in keys.levels))
+        torch.testing.assert_close(matcher.queries(pose, moved), torch.stack([first, second]))
 
 
 def test_a_matcher_is_saved_and_read(tmp_path: Path) -> None:
     """A saved matcher embeds as before, and its number of labels is the vocabulary's."""
-    matcher = make_matcher()
+    matcher = make_matcher(attends=True)
     matcher.save_pretrained(str(tmp_path))
     again = Matcher.from_pretrained(str(tmp_path))
     assert again.config.labels == len(LABELS)
-    pose = torch.rand(1, 3, 32, 24)
+    pose, labels = torch.rand(1, 3, 32, 24), torch.ones(1, 32, 24, dtype=torch.long)
     with torch.no_grad():
-        torch.testing.assert_close(again.queries(pose), matcher.queries(pose))
+        found = [net.queries(pose, net.keys(pose, labels)) for net in (again, matcher)]
+    torch.testing.assert_close(*found)
 
 
 def test_what_is_shown_nowhere_is_sure_of_nothing() -> None:
@@ -160,7 +192,9 @@ def test_what_is_shown_nowhere_is_sure_of_nothing() -> None:
     draw = torch.Generator().manual_seed(1)
     queries, keys = (torch.randn(1, 8, 6, 5, generator=draw) for _ in range(2))
     labels = torch.ones(1, 24, 20, dtype=torch.long)
-    source = SourcePhoto(photo=torch.rand(1, 3, 24, 20, generator=draw), labels=labels, keys=keys)
+    source = SourcePhoto(
+        photo=torch.rand(1, 3, 24, 20, generator=draw), labels=labels, keys=Keys(keys)
+    )
     with torch.no_grad():
         torch.testing.assert_close(matcher.nowhere_logits(queries), torch.zeros(1, 6, 5))
         # A logit so low that no token is shown nowhere, and one so high that all are.
@@ -179,7 +213,7 @@ def test_without_a_person_every_token_is_a_place() -> None:
     queries, keys = (torch.randn(1, 8, 6, 5, generator=draw) for _ in range(2))
     photo = torch.rand(1, 3, 24, 20, generator=draw)
     found = [
-        matcher.carry(SourcePhoto(photo=photo, labels=labels, keys=keys), queries)
+        matcher.carry(SourcePhoto(photo=photo, labels=labels, keys=Keys(keys)), queries)
         for labels in (torch.zeros(1, 24, 20).long(), torch.ones(1, 24, 20).long())
     ]
     torch.testing.assert_close(found[0], found[1])
@@ -193,7 +227,7 @@ def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
     kept = torch.ones(1, 1, 24, 20)
     kept[:, :, :12] = 0
     photo = torch.rand(1, 3, 24, 20, generator=draw)
-    source = SourcePhoto(photo=photo, labels=labels, keys=keys, kept=kept)
+    source = SourcePhoto(photo=photo, labels=labels, keys=Keys(keys), kept=kept)
     whole = matcher.carry(dataclasses.replace(source, kept=None), keys)
     found = matcher.carry(source, keys)
     torch.testing.assert_close(found[:, :3], whole[:, :3])
@@ -205,7 +239,8 @@ def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
 def carrying(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny model with a matcher beside its nets."""
     pipe = load_pipeline(tiny_model, "cpu")
-    matcher = make_matcher(pose_channels=pipe.pose_encoder.config.in_channels)
+    channels = pipe.pose_encoder.config.in_channels
+    matcher = make_matcher(pose_channels=channels, attends=True)
     pipe.unet.add_carried(pipe.vae.config.latent_channels + 1)
     torch.nn.init.normal_(pipe.unet.conv_carried.weight)
     made = TruePosePipeline(**{**pipe.components, "matcher": matcher})

@@ -68,10 +68,10 @@ class Recipe:
     """`unet`, `fusion`, `pose`, `pose_style`, `scheduler`; `start`, the schedule of the net that
     sees the pose alone, from which both UNets start; `warm`, whether HPFA starts from the
     self-attention; `objective`, `schedule`, and the card's `steps` and `guidance`. And `matcher`,
-    `model` (see `Matcher`) and `schedule` of what carries the source's photo to the pose; without
-    it nothing does. And `compositor`, `model` (see `Compositor`), `pool` of predictions and
-    `schedule` of what retouches the painted picture and lays the carried photo over it; without it
-    nothing does."""
+    `model` (see `Matcher`), `schedule` and, where heads are to count more than the rest,
+    `head_weight` of what carries the source's photo to the pose; without it nothing does. And
+    `compositor`, `model` (see `Compositor`), `pool` of predictions and `schedule` of what retouches
+    the painted picture and lays the carried photo over it; without it nothing does."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
