@@ -1,9 +1,12 @@
-"""README's pictures: the studio's contact sheet, and a run's first rows as they are.
+"""README's pictures: the studio's contact sheet, and a run's first rows as they are; and the heads
+of such rows, to count by eye how many are right.
 
 python benchmarks/sheets.py studio docs/studio.jpg
 python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
 python benchmarks/sheets.py run runs/style docs/style.png --rows 4
 python benchmarks/sheets.py run runs/text docs/text.png --rows 11
+python benchmarks/sheets.py run runs/figures/run work/fifty.png --rows 50 --across 10 --scale 2
+python benchmarks/sheets.py heads runs/figures/run work/heads.png --rows 50 --across 10 --scale 6
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.sheets import fit_on
+from catalogpose.records import LABEL_ID
 from catalogpose.studio import SPLITS, draw_view
 
 
@@ -52,20 +57,58 @@ def run_sheet(run: Path, count: int, across: int) -> Image.Image:
     return Image.fromarray(np.vstack(lines))
 
 
+HEAD = [LABEL_ID[name] for name in ("hat", "hair", "face", "sunglasses")]
+HEAD_SIDE = 28
+"""Pixels of the square that is shown around a head."""
+
+
+def head_sheet(run: Path, count: int, across: int) -> Image.Image:
+    """Return the heads of sources, outputs and targets of a studio run's first done rows, the
+    output's where the target's is.
+    """
+    rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
+    lines = []
+    for start in range(0, len(rows), across):
+        part = rows.iloc[start : start + across]
+        for column, map_of in (("source", "source"), ("output", "target"), ("target", "target")):
+            line = np.full((HEAD_SIDE, across * HEAD_SIDE, 3), 255, dtype=np.uint8)
+            for place, (path, mapped) in enumerate(zip(part[column], part[map_of], strict=True)):
+                photo = (run / mapped).resolve()
+                labels = read_parsing_map(photo.parent.parent / "maps" / photo.name, "common")
+                head = cut_head(np.asarray(Image.open(run / path).convert("RGB")), labels)
+                line[:, place * HEAD_SIDE : (place + 1) * HEAD_SIDE] = head
+            lines.append(line)
+    return Image.fromarray(np.vstack(lines))
+
+
+def cut_head(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the square around the middle of a map's head, the picture's edge going on outside; all
+    white where the map has none.
+    """
+    found = np.argwhere(np.isin(labels, HEAD))
+    if not len(found):
+        return np.full((HEAD_SIDE, HEAD_SIDE, 3), 255, dtype=np.uint8)
+    wide = np.pad(picture, ((HEAD_SIDE, HEAD_SIDE), (HEAD_SIDE, HEAD_SIDE), (0, 0)), "edge")
+    top, left = (found.min(axis=0) + found.max(axis=0) - HEAD_SIDE) // 2 + HEAD_SIDE
+    return wide[top : top + HEAD_SIDE, left : left + HEAD_SIDE]
+
+
 def main() -> None:
     """Write one sheet."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("kind", choices=["studio", "run"])
+    arguments.add_argument("kind", choices=["studio", "run", "heads"])
     arguments.add_argument("paths", nargs="+", type=Path)
     arguments.add_argument("--rows", type=int, default=12)
     arguments.add_argument("--across", type=int, default=None, help="rows side by side; all")
+    arguments.add_argument("--scale", type=int, default=1, help="side of a pixel; 1")
     options = arguments.parse_args()
     if options.kind == "studio":
         studio_sheet(5, 8).save(options.paths[-1], quality=88)
-    else:
-        run_sheet(options.paths[0], options.rows, options.across or options.rows).save(
-            options.paths[-1]
-        )
+        return
+    draw = head_sheet if options.kind == "heads" else run_sheet
+    sheet = draw(options.paths[0], options.rows, options.across or options.rows)
+    size = (sheet.width * options.scale, sheet.height * options.scale)
+    sheet.resize(size, Image.Resampling.NEAREST).save(options.paths[-1])
 
 
 if __name__ == "__main__":
