@@ -20,8 +20,8 @@ from PIL import Image
 
 from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.sheets import fit_on
-from catalogpose.records import LABEL_ID
 from catalogpose.studio import SPLITS, draw_view
+from catalogpose.training.compositor import HEAD
 
 
 def studio_sheet(products: int, views: int) -> Image.Image:
@@ -57,7 +57,6 @@ def run_sheet(run: Path, count: int, across: int) -> Image.Image:
     return Image.fromarray(np.vstack(lines))
 
 
-HEAD = [LABEL_ID[name] for name in ("hat", "hair", "face", "sunglasses")]
 HEAD_SIDE = 28
 """Pixels of the square that is shown around a head."""
 

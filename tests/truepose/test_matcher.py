@@ -167,7 +167,7 @@ def test_a_pose_that_attends_looks_for_what_its_own_source_shows() -> None:
         swapped = matcher.queries(pose, keys.taken(torch.tensor([1, 0])))
         assert (first - second).abs().max() > 1e-3
         torch.testing.assert_close(swapped, torch.stack([second, first]))
-        # Moved by whole tokens of the coarsest level, the same source is seen.
+        # Attention counts no places: the same tokens in another order are seen alike.
         moved = Keys(keys.tokens, tuple(level.flip(3) for level in keys.levels))
         torch.testing.assert_close(matcher.queries(pose, moved), torch.stack([first, second]))
 
