@@ -32,6 +32,7 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         channels: tuple[int, ...] = (32, 48, 64),
         stride: int = 2,
         groups: int = 8,
+        rounds: int = 1,
     ) -> None:
         """Build the net; at first it adds nothing to what was painted.
 
@@ -40,10 +41,12 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
             channels: Of each level, finest first.
             stride: Pixels of a cell's side at the finest level.
             groups: Of the group norms; divides every one of `channels`.
+            rounds: How often each level is worked over, 1 or more.
         """
         super().__init__()
         cell = stride**2
-        self.tower = Tower((SEEN + pose_channels) * cell, channels, GIVEN * cell, groups)
+        inputs = (SEEN + pose_channels) * cell
+        self.tower = Tower(inputs, channels, GIVEN * cell, groups, rounds=rounds)
         for weights in (self.tower.leave.weight, self.tower.leave.bias):
             nn.init.zeros_(weights[cell:])  # type: ignore[index]  # both are there
 

@@ -78,6 +78,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         groups: int = 8,
         nowhere: bool = False,
         attends: bool = False,
+        rounds: int = 1,
     ) -> None:
         """Build both towers.
 
@@ -92,10 +93,11 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
                 with a sink does; it is then not sure of any place.
             attends: Whether a pose's tower attends to the source's, coarse to fine as in LoFTR, so
                 that it knows what it looks for: hair and hems have no joints.
+            rounds: How often each level of both towers is worked over, 1 or more.
         """
         super().__init__()
-        self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups)
-        self.pose_tower = Tower(4 * pose_channels, channels, width, groups, attends)
+        self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups, rounds=rounds)
+        self.pose_tower = Tower(4 * pose_channels, channels, width, groups, attends, rounds)
         self.nowhere_key = nn.Parameter(torch.zeros(width)) if nowhere else None
 
     def keys(self, photo: Tensor, labels: Tensor) -> Keys:

@@ -25,6 +25,7 @@ class Tower(nn.Module):
         width: int,
         groups: int,
         attends: bool = False,
+        rounds: int = 1,
     ) -> None:
         """Build a level for each of `channels`, each half as fine as the one before.
 
@@ -35,14 +36,12 @@ class Tower(nn.Module):
             groups: Of the group norms; divides every one of `channels`.
             attends: Whether every level but the finest attends to that of a tower like this one;
                 at first it sees nothing.
+            rounds: How often a level on the way up is worked over, 1 or more; all but the first
+                add nothing at first, so that a trained tower can be given more.
         """
         super().__init__()
-
-        def block(size: int) -> ResnetBlock2D:
-            return ResnetBlock2D(in_channels=size, temb_channels=None, groups=groups)
-
         self.enter = nn.Conv2d(inputs, channels[0], 1)
-        self.looks = nn.ModuleList(block(size) for size in channels[:-1])
+        self.looks = nn.ModuleList(_block(size, groups) for size in channels[:-1])
         self.down = nn.ModuleList(
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels)
         )
@@ -53,10 +52,18 @@ class Tower(nn.Module):
             resnet_groups=groups,
         )
         self.up = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(channels))
-        self.joins = nn.ModuleList(block(size) for size in channels[:-1])
+        self.joins = nn.ModuleList(_block(size, groups) for size in channels[:-1])
         self.leave = nn.Conv2d(channels[0], width, 1)
-        attended = channels[:0:-1] if attends else ()
+        upwards = channels[::-1]
+        attended = upwards[:-1] if attends else ()
         self.attentions = nn.ModuleList(_attention(size, groups) for size in attended)
+        self.further = nn.ModuleList(
+            nn.ModuleList(
+                _Round(size, groups, attends=attends and level < len(upwards) - 1)
+                for _ in range(rounds - 1)
+            )
+            for level, size in enumerate(upwards)
+        )
 
     def forward(self, features: Tensor, seen: Sequence[Tensor] = ()) -> Tensor:
         """Turn (B, inputs, h, w) into (B, width, h, w); arguments as of `levels`."""
@@ -76,20 +83,46 @@ class Tower(nn.Module):
             hidden = look(hidden, None)
             kept.append(hidden)
             hidden = down(hidden)
-        found = [self._attend(0, self.middle(hidden), seen)]
+        found = [self._finish(0, self.middle(hidden), seen)]
         levels = zip(kept, self.up, self.joins, strict=True)
         for index, (fine, up, join) in enumerate(reversed(list(levels)), start=1):
             joined = join(fine + F.interpolate(up(found[-1]), size=fine.shape[2:]), None)
-            found.append(self._attend(index, joined, seen))
+            found.append(self._finish(index, joined, seen))
         return found
 
-    def _attend(self, index: int, hidden: Tensor, seen: Sequence[Tensor]) -> Tensor:
-        """Let a level of a tower that attends, other than the finest, look at the other's."""
-        if index >= len(self.attentions):
-            return hidden
-        tokens = seen[index].flatten(2).transpose(1, 2)
-        attended: Tensor = self.attentions[index](hidden, tokens)
-        return attended
+    def _finish(self, index: int, hidden: Tensor, seen: Sequence[Tensor]) -> Tensor:
+        """Finish a level: a tower that attends looks at the other's unless it is the finest one;
+        then come the further rounds.
+        """
+        tokens = seen[index].flatten(2).transpose(1, 2) if index < len(self.attentions) else None
+        if tokens is not None:
+            hidden = self.attentions[index](hidden, tokens)
+        for again in self.further[index].children():
+            hidden = again(hidden, tokens)
+        return hidden
+
+
+class _Round(nn.Module):
+    """One more look at a level, which adds nothing at first."""
+
+    def __init__(self, channels: int, groups: int, *, attends: bool) -> None:
+        """Build a block, and attention to another tower's level if asked to."""
+        super().__init__()
+        self.block = _block(channels, groups)
+        _silence(self.block.conv2)
+        self.attention = _attention(channels, groups) if attends else None
+
+    def forward(self, hidden: Tensor, tokens: Tensor | None) -> Tensor:
+        """Work over (B, C, h, w); `tokens` (B, n, C) are None where nothing is attended to."""
+        hidden = self.block(hidden, None)
+        if self.attention is not None:
+            hidden = self.attention(hidden, tokens)
+        return hidden
+
+
+def _block(channels: int, groups: int) -> ResnetBlock2D:
+    """Return a residual block without time."""
+    return ResnetBlock2D(in_channels=channels, temb_channels=None, groups=groups)
 
 
 def _attention(channels: int, groups: int) -> Attention:
@@ -105,6 +138,11 @@ def _attention(channels: int, groups: int) -> Attention:
         cross_attention_norm="layer_norm",
         residual_connection=True,
     )
-    for weights in attention.to_out[0].parameters():
-        nn.init.zeros_(weights)
+    _silence(attention.to_out[0])
     return attention
+
+
+def _silence(layer: nn.Module) -> None:
+    """Make a layer give zero until it learns."""
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)

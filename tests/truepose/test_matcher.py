@@ -172,9 +172,37 @@ def test_a_pose_that_attends_looks_for_what_its_own_source_shows() -> None:
         torch.testing.assert_close(matcher.queries(pose, moved), torch.stack([first, second]))
 
 
+def test_more_rounds_add_nothing_until_they_learn() -> None:
+    """A matcher given more rounds embeds as before; each of its levels has them in both towers, and
+    in a pose's tower those of all but the finest look at the source.
+    """
+    plain, deeper = make_matcher(attends=True), make_matcher(attends=True, rounds=3)
+    lacking = deeper.load_state_dict(plain.state_dict(), strict=False)
+    assert not lacking.unexpected_keys
+    towers = {name.split(".further.")[0] for name in lacking.missing_keys}
+    assert towers == {"source_tower", "pose_tower"}
+    draw = torch.Generator().manual_seed(1)
+    photos, pose = (torch.rand(2, 3, 24, 20, generator=draw) for _ in range(2))
+    labels = torch.ones(2, 24, 20, dtype=torch.long)
+    with torch.no_grad():
+        keys, silent = (net.keys(photos, labels) for net in (plain, deeper))
+        torch.testing.assert_close(silent, keys)
+        torch.testing.assert_close(deeper.queries(pose, keys), plain.queries(pose, keys))
+        for level, rounds in enumerate(deeper.pose_tower.further):
+            assert [again.attention is not None for again in rounds] == [level == 0] * 2
+        for again in deeper.source_tower.further[1]:
+            torch.nn.init.normal_(again.block.conv2.weight)
+        moved = deeper.keys(photos, labels)
+        assert (moved.tokens - keys.tokens).abs().max() > 1e-3
+        torch.testing.assert_close(moved.levels, keys.levels)
+        seen = deeper.queries(pose, keys)
+        torch.nn.init.normal_(deeper.pose_tower.further[0][1].attention.to_out[0].weight)
+        assert (deeper.queries(pose, keys) - seen).abs().max() > 1e-3
+
+
 def test_a_matcher_is_saved_and_read(tmp_path: Path) -> None:
     """A saved matcher embeds as before, and its number of labels is the vocabulary's."""
-    matcher = make_matcher(attends=True)
+    matcher = make_matcher(attends=True, rounds=2)
     matcher.save_pretrained(str(tmp_path))
     again = Matcher.from_pretrained(str(tmp_path))
     assert again.config.labels == len(LABELS)
