@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogpose import __version__
 from catalogpose.catalog.canvas import fit_joints
 from catalogpose.catalog.files import output_name
 from catalogpose.catalog.labels import keypoint_table_hash, load_keypoint_table
@@ -32,8 +33,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and the parent process must 
     from catalogpose.humandiffusion.text_driven import TextDriven
     from catalogpose.truepose.prepared import KeptReference, PoseConditions
 
-SOFTWARE = ("catalogpose", "torch", "diffusers")
-"""Distributions whose versions each picture names."""
+SOFTWARE = ("torch", "diffusers")
+"""Distributions whose versions each picture names, beside this package's own."""
 
 OWN_COLUMNS = ("row_id", "product", "source_sha256", "seed", "reference_regions", "prompt")
 """Provenance that an outcome or its row holds anyway."""
@@ -93,7 +94,9 @@ class Worker:
             "device": settings.device.partition(":")[0],
         }
         self._model = model_fingerprint(settings.model, self._pipe.card)
-        self._software = ", ".join(f"{name} {version(name)}" for name in SOFTWARE)
+        # A checkout that is on the path but not installed has no version but its own word.
+        versions = {"catalogpose": __version__, **{name: version(name) for name in SOFTWARE}}
+        self._software = ", ".join(f"{name} {number}" for name, number in versions.items())
         self._out_of_memory = torch.OutOfMemoryError
 
     def work(self, jobs: Sequence[Job]) -> list[Outcome]:
