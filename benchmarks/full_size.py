@@ -1,15 +1,17 @@
-"""Real training steps at Stable Diffusion 1.5's true sizes on a CPU, all in bfloat16.
+"""Real training steps at Stable Diffusion 1.5's true sizes: on a CPU, all in bfloat16, or on a GPU.
 
     python benchmarks/full_size.py --output full_size.json
+    python benchmarks/full_size.py --device cuda --batch 12 --steps 6
 
 builds TargetNet, SourceNet, the pose encoder and a frozen VAE with random weights, takes `--steps`
-AdamW steps of the recipe `truepose-512` on one studio pair at 512 x 352 (latents 64 x 44), with
-gradient checkpointing and random region embeddings, and prints JSON: parameters, seconds, memory,
-and which parameters got a gradient. Seconds beside other work are a hint: the load is in the JSON,
-and `cpu_seconds` are the process's own. Weights, gradients and both of AdamW's moments are
-bfloat16: 8 bytes a parameter, 14 GB, where float32 needs 28 GB. In bfloat16 most updates of 1e-5
-are rounded away (`share_changed`): it proves gradients and memory, and trains nothing well. Linux;
-it refuses to start without the memory, and gives up rather than squeeze what runs beside it.
+AdamW steps of the recipe `truepose-512` on one studio pair at 512 x 352 (latents 64 x 44), or on
+`--batch` copies of it, with gradient checkpointing and random region embeddings, and prints JSON:
+parameters, seconds, memory, and which parameters got a gradient. What it does on a GPU is in
+`full_size_gpu.py`; the rest is about a CPU. Seconds beside other work are a hint: the load is in
+the JSON, and `cpu_seconds` are the process's own. Weights, gradients and both of AdamW's moments
+are bfloat16: 8 bytes a parameter, 14 GB, where float32 needs 28 GB. In bfloat16 most updates of
+1e-5 are rounded away (`share_changed`): it proves gradients and memory, and trains nothing well.
+Linux; it refuses to start without the memory, and gives up rather than squeeze what runs beside it.
 
 Layers that start at zero (HPFA's last, the pose encoder's last) hold back all gradients behind
 them in the first step, SourceNet's among them, so it takes two steps to see them all.
@@ -20,7 +22,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import platform
 import resource
@@ -172,11 +173,14 @@ def make_vae(options: Mapping[str, Any] = VAE) -> AutoencoderKL:
 
 
 def make_pair(vae: AutoencoderKL, size: tuple[int, int]) -> Pairs:
-    """Draw two views of a studio product and encode them; embeddings are random unit vectors."""
+    """Draw two views of a studio product and encode them where the VAE is; embeddings are random
+    unit vectors.
+    """
     product = SPLITS["train"].start
     views = [draw_view(product, view, height=size[0], width=size[1]) for view in range(2)]
     photos = torch.from_numpy(to_floats(np.stack([view.photo for view in views])))
-    latents = vae.encode(photos.to(vae.dtype)).latent_dist.mean * vae.config.scaling_factor
+    floats = photos.to(vae.device, vae.dtype)
+    latents = vae.encode(floats).latent_dist.mean * vae.config.scaling_factor
     table = load_keypoint_table()
     shown = [selected_labels(view.joints, table) for view in views]
     labels = np.stack([view.labels for view in views])
@@ -184,7 +188,7 @@ def make_pair(vae: AutoencoderKL, size: tuple[int, int]) -> Pairs:
     known = np.array([np.isin(range(len(LABELS)), view[view > 0]) for view in labels])
     embeddings *= known[..., None] / np.linalg.norm(embeddings, axis=-1, keepdims=True)
     return Pairs(
-        latents=latents.float().numpy(),
+        latents=latents.float().cpu().numpy(),
         labels=labels,
         joints=np.stack([view.joints for view in views]).astype(np.float32),
         shown=np.array([[label in names for label in range(len(LABELS))] for names in shown]),
@@ -194,17 +198,21 @@ def make_pair(vae: AutoencoderKL, size: tuple[int, int]) -> Pairs:
     )
 
 
-def bind_loss(pairs: Pairs, objective: Objective | None = None) -> LossOf:
-    """Return the training code's own loss on batches of one pair; None: the recipe's objective."""
+def bind_loss(
+    pairs: Pairs, objective: Objective | None = None, count: int = 1, device: str = "cpu"
+) -> LossOf:
+    """Return the training code's own loss on batches of `count` times the first pair, each with a
+    source of its own; None: the recipe's objective.
+    """
     options = recipe_of()
-    scheduler, batch = DDIMScheduler(**options["scheduler"]), pairs.take([0])
+    scheduler, batch = DDIMScheduler(**options["scheduler"]), pairs.take([0] * count)
     wanted = objective or Objective(**options["objective"])
 
     def loss_of(nets: nn.Module, seed: int) -> Mapping[str, Tensor]:
         """Draw with the seed alone, as the training loop does with that of a step."""
         generator = torch.Generator().manual_seed(seed)
         return denoising_loss(
-            batch, nets, scheduler, options["pose_style"], wanted, generator, "cpu"
+            batch, nets, scheduler, options["pose_style"], wanted, generator, device
         )
 
     return loss_of
@@ -224,7 +232,7 @@ class _Silent(nn.Module):
 def seeds_with_conditions(loss_of: LossOf) -> Iterator[int]:
     """Yield seeds that keep the conditions: a dropped C (Eq. 10) shows nothing of SourceNet."""
     silent = _Silent()
-    return (s for s in itertools.count() if math.isfinite(loss_of(silent, s)["with_c"]))
+    return (s for s in itertools.count() if "with_c" in loss_of(silent, s))
 
 
 def kept_for_backward(nets: nn.Module, forward: Callable[[], object]) -> int:
@@ -377,14 +385,14 @@ def take_step(
     }
 
 
-def measure(size: tuple[int, int], steps: int, meter: Meter) -> dict[str, Any]:
+def measure(size: tuple[int, int], batch: int, steps: int, meter: Meter) -> dict[str, Any]:
     """Build everything, take the steps and return what was seen."""
     torch.manual_seed(0)
     with meter.phase("build"), default_type(torch.bfloat16):
         nets, vae = make_nets(), make_vae()
     with meter.phase("draw and encode the pair"):
-        loss_of = bind_loss(make_pair(vae, size))
-        loss_of_half = bind_loss(make_pair(vae, (size[0] // 2, size[1] // 2)))
+        loss_of = bind_loss(make_pair(vae, size), count=batch)
+        loss_of_half = bind_loss(make_pair(vae, (size[0] // 2, size[1] // 2)), count=batch)
     seeds = list(itertools.islice(seeds_with_conditions(loss_of), steps))
     kept = compare_checkpointing(nets, lambda: loss_of_half(nets, seeds[0])["loss"], meter)
     snapshot, optimizer = Snapshot(nets), make_optimizer(nets)
@@ -405,7 +413,7 @@ def measure(size: tuple[int, int], steps: int, meter: Meter) -> dict[str, Any]:
     }
 
 
-def check_memory(leave: int) -> None:
+def check_memory(leave: int, batch: int) -> None:
     """Refuse to start without room, and be the first to go should the machine run short.
 
     Raises:
@@ -413,8 +421,8 @@ def check_memory(leave: int) -> None:
     """
     with torch.device("meta"):
         trainable = count_parameters(make_nets())["trainable"]
-    # Weights, gradients and two moments of 2 bytes; 2 GiB for activations and the libraries.
-    needed = 8 * trainable + 2 * GIB + leave
+    # Weights, gradients and two moments of 2 bytes; 2 GiB for a pair's activations and libraries.
+    needed = 8 * trainable + 2 * GIB * batch + leave
     if available() < needed:
         raise SystemExit(
             f"needs {needed / GIB:.1f} GiB of free memory, {available() / GIB:.1f} GiB are free: "
@@ -423,28 +431,38 @@ def check_memory(leave: int) -> None:
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def main() -> None:
-    """Print the figures, and write them where asked."""
+def read_options() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 352), metavar=("H", "W"))
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument(
+        "--batch", type=int, default=None, help="pairs; if absent 1 on a CPU, the recipe's on a GPU"
+    )
+    parser.add_argument("--steps", type=int, default=2, help="on a GPU behind two that warm it up")
     parser.add_argument(
         "--threads", type=int, default=None, help="of torch; its own choice if absent"
     )
-    parser.add_argument("--leave", type=float, default=1.0, help="GiB left to other processes")
+    parser.add_argument(
+        "--leave", type=float, default=1.0, help="GiB left to other processes, on a CPU"
+    )
     parser.add_argument("--output", type=Path, default=None, help="JSON; none is written if absent")
     options = parser.parse_args()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    if options.batch is None:
+        options.batch = 1 if options.device == "cpu" else recipe_of()["schedule"]["batch"]
+    if min(options.batch, options.steps) < 1:
+        parser.error("--batch and --steps must be 1 or more")
+    return options
+
+
+def measure_cpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of a CPU, if there is memory for them."""
     leave = int(options.leave * GIB)
-    check_memory(leave)
+    check_memory(leave, options.batch)
     meter = Meter()
     meter.watch(leave)
-    result = {
-        "recipe": RECIPE,
-        "size": list(options.size),
-        "batch": 1,
-        **measure(tuple(options.size), options.steps, meter),
+    return {
+        **measure(tuple(options.size), options.batch, options.steps, meter),
         "peak_resident_gib": round(
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB, 3
         ),
@@ -455,6 +473,21 @@ def main() -> None:
             "cores": os.cpu_count(),
         },
     }
+
+
+def main() -> None:
+    """Print the figures, and write them where asked."""
+    options = read_options()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.device == "cpu":
+        found = measure_cpu(options)
+    else:
+        # It imports this module, and lies beside it: only a script finds it.
+        from full_size_gpu import measure_gpu
+
+        found = measure_gpu(tuple(options.size), options.batch, options.steps)
+    result = {"recipe": RECIPE, "size": list(options.size), "batch": options.batch, **found}
     text = json.dumps(result, indent=2)
     if options.output is not None:
         options.output.write_text(text + "\n", encoding="utf-8")
