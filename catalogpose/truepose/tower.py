@@ -38,8 +38,13 @@ class Tower(nn.Module):
                 at first it sees nothing.
             rounds: How often a level on the way up is worked over, 1 or more; all but the first
                 add nothing at first, so that a trained tower can be given more.
+
+        Raises:
+            ValueError: If `rounds` is less.
         """
         super().__init__()
+        if rounds < 1:
+            raise ValueError(f"rounds must be 1 or more, not {rounds}")
         self.enter = nn.Conv2d(inputs, channels[0], 1)
         self.looks = nn.ModuleList(_block(size, groups) for size in channels[:-1])
         self.down = nn.ModuleList(

@@ -158,6 +158,7 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("compositor", "pool"), 0, "compositor: pool must be 1 or more"),
         ("bundled", ("compositor", "model", "stride"), 3, "compositor: stride must divide height"),
         ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
+        ("bundled", ("compositor", "model", "rounds"), 0, "compositor: rounds must be 1 or more"),
         ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
         ("bundled", ("compositor", "net"), {}, "compositor: unknown net; known: model, pool"),
     ],
