@@ -16,6 +16,7 @@ from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.training.objective import carried_trust
 from catalogpose.training.pairs import PairBatch, Pairs
 from catalogpose.truepose.attention import without_autocast
+from catalogpose.truepose.carrying import spread_person
 from catalogpose.truepose.matcher import Matcher, SourcePhoto, carried_latents, encode_floats
 from catalogpose.truepose.pose_encoder import draw_pose
 
@@ -64,10 +65,11 @@ class Carrier:
         first = torch.full_like(rows[: len(batch.photos)], len(rows))
         first = first.scatter_reduce(0, source_of, rows, "amin")
         with without_autocast(source_of.device):
+            maps = batch.labels[first]
             source = SourcePhoto(
-                photo=batch.photos[source_of],
+                photo=spread_person(batch.photos, maps)[source_of],
                 labels=batch.labels,
-                keys=self.matcher.keys(batch.photos, batch.labels[first]).taken(source_of),
+                keys=self.matcher.keys(batch.photos, maps).taken(source_of),
             )
             pose = draw_pose(batch.joints, height, width, self.pose_style)
             return self.matcher.carry(source, self.matcher.queries(pose, source.keys))

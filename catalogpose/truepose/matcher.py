@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +23,9 @@ from torch import Tensor, nn
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
+from catalogpose.truepose.carrying import carry_pixels, find_places, similarity, spread_person
 from catalogpose.truepose.regions import selection_mask
 from catalogpose.truepose.tower import Tower
-
-ALIKE = 1.25
-"""Most tokens by which neighbours may move apart and still be of one surface."""
 
 REACH = 4
 """Pixels, or one token where that is more, around the likeliest place: weights from there decide it
@@ -54,7 +51,7 @@ class SourcePhoto:
     """Photos of sources, embedded once, so that they can be carried to any number of poses."""
 
     photo: Tensor
-    """float32 (B, 3, H, W) in -1..1."""
+    """float32 (B, 3, H, W) in -1..1, from `spread_person`."""
     labels: Tensor
     """Their parsing maps, int64 (B, H, W)."""
     keys: Keys
@@ -182,7 +179,7 @@ def embed_photo(
     regions = torch.from_numpy(labels.astype(np.int64))[None].to(device)
     whole = None if kept is None else torch.from_numpy(kept.astype(np.float32))[None, None]
     return SourcePhoto(
-        photo=pixels,
+        photo=spread_person(pixels, regions),
         labels=regions,
         keys=matcher.keys(pixels.to(matcher.dtype), regions),
         kept=None if whole is None else whole.to(device),
@@ -225,108 +222,3 @@ def carried_latents(encode: Callable[[Tensor], Tensor], carried: Tensor) -> Tens
     sure = F.adaptive_avg_pool2d(carried[:, 3:], (latent.shape[2], latent.shape[3]))
     there = carried[:, 3:].amax(dim=(1, 2, 3), keepdim=True) > 0
     return torch.cat([latent * there, sure.to(latent.dtype)], dim=1)
-
-
-def similarity(keys: Tensor, queries: Tensor) -> Tensor:
-    """Return the logits (B, N, M) of each token of a pose over those of a source, float32.
-
-    Args:
-        keys: (B, E, h, w), M tokens.
-        queries: (B, E, k, l), N tokens.
-    """
-    with without_autocast(keys.device):
-        key, query = (tokens.float().flatten(2) for tokens in (keys, queries))
-        logits: Tensor = query.transpose(1, 2) @ key * key.shape[1] ** -0.5
-    return logits
-
-
-def find_places(
-    logits: Tensor,
-    tokens: Tensor,
-    size: tuple[int, int],
-    reach: int = 1,
-    nowhere: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Find where each token comes from: the mean place within reach of the likeliest one.
-
-    The mean over all places would lie between two arms; the likeliest token alone would break
-    stripes at every token's edge.
-
-    Args:
-        logits: (h * w, M), of a pose's tokens over those of a source that are places to find; see
-            `similarity`.
-        tokens: int64 (M,), which those are, in rows of the picture.
-        size: h and w.
-        reach: How many tokens away weights count.
-        nowhere: (h * w), the logits that no token is the place; None: one of them is.
-
-    Returns:
-        Places (h, w, 2): x and y in tokens, the first token's middle at 0; and the share of the
-        weights within reach, 0..1, (h, w).
-    """
-    height, width = size
-    best = tokens[logits.argmax(dim=1)]
-    offsets = torch.arange(-reach, reach + 1, device=logits.device)
-    rows = (best // width)[:, None, None] + offsets[:, None]
-    columns = (best % width)[:, None, None] + offsets
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    number = tokens.new_full((height * width,), -1)
-    number[tokens] = torch.arange(len(tokens), device=tokens.device)
-    near = number[(rows * width + columns).where(inside, 0)].where(inside, -1)
-    asked = logits.gather(1, near.clamp(min=0).flatten(1)).view(near.shape)
-    asked = asked.masked_fill(near < 0, -torch.inf)
-    every = logits.logsumexp(dim=1)
-    if nowhere is not None:
-        every = torch.logaddexp(every, nowhere)
-    sure = (asked.logsumexp(dim=(1, 2)) - every).exp()
-    weights = asked.flatten(1).softmax(dim=1).view(asked.shape)
-    x, y = ((weights * at).sum(dim=(1, 2)) for at in (columns, rows))
-    return torch.stack([x, y], dim=-1).view(height, width, 2), sure.view(height, width)
-
-
-def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
-    """Sample a photo (B, 3, H, W) at places (B, h, w, 2), in tokens, and join how sure they are
-    (B, h, w) behind its third channel: float32 (B, 4, H, W). More channels come last.
-    """
-    size = photo.shape[2:]
-    tokens = places.new_tensor([places.shape[2], places.shape[1]])
-    # `grid_sample` counts from -1 to 1 between the picture's edges.
-    grid = (refine_places(places, size[0] // places.shape[1]) + 0.5) / tokens * 2 - 1
-    carried = F.grid_sample(photo.float(), grid, padding_mode="border", align_corners=False)
-    weight = F.interpolate(sure[:, None], size=size, mode="bilinear", align_corners=False)
-    return torch.cat([carried[:, :3], weight, carried[:, 3:]], dim=1)
-
-
-def refine_places(places: Tensor, side: int) -> Tensor:
-    """Find the places of pixels between those of tokens, `side` pixels each, linearly among the
-    neighbours that have moved alike: between an arm and the trunk there is no place.
-
-    Args:
-        places: (B, h, w, 2): x and y in tokens, the first token's middle at 0.
-        side: 1 or more.
-
-    Returns:
-        (B, h * side, w * side, 2).
-    """
-    height, width = places.shape[1:3]
-    rows, columns = (torch.arange(n, device=places.device) for n in (height, width))
-    own = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-    moved = (places - own).movedim(-1, 1)
-    padded = F.pad(moved, (1, 1, 1, 1), mode="replicate")
-    inside = (torch.arange(side, device=places.device) + 0.5) / side - 0.5
-    total = moved.new_zeros(len(moved), 2, height * side, width * side)
-    count = total[:, :1].clone()
-    for down, right in product((-1, 0, 1), repeat=2):
-        near = padded[:, :, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
-        alike = ((near - moved).abs().amax(dim=1, keepdim=True) <= ALIKE).to(moved.dtype)
-        share = [(1 - (inside - offset).abs()).clamp(min=0) for offset in (down, right)]
-        weight = (share[0][:, None] * share[1]).repeat(height, width) * _blocks(alike, side)
-        total += weight * _blocks(near, side)
-        count += weight
-    y, x = ((cells[:, None] + inside).flatten() for cells in (rows, columns))
-    return (total / count).movedim(1, -1) + torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-
-
-def _blocks(tokens: Tensor, side: int) -> Tensor:
-    """Repeat each token of (B, C, h, w) for all of its pixels."""
-    return tokens.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)

@@ -1,4 +1,4 @@
-"""The matcher: where tokens are found, what is carried there, and what a pipeline makes of it."""
+"""The matcher: what it embeds and carries, and what a pipeline makes of it."""
 
 import dataclasses
 from pathlib import Path
@@ -6,18 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from catalogpose.records import LABELS
-from catalogpose.truepose.matcher import (
-    Keys,
-    Matcher,
-    SourcePhoto,
-    carry_pixels,
-    find_places,
-    refine_places,
-    similarity,
-)
+from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
@@ -26,105 +17,6 @@ SIZE = (6, 5)
 
 UPPER, PANTS = 6, 11
 """Labels of the test's person."""
-
-
-def peaks(*places: tuple[int, int, float]) -> Tensor:
-    """Return logits (30, 30): every token has these weights at (row, column), none elsewhere."""
-    logits = torch.full((30, *SIZE), -30.0)
-    for row, column, weight in places:
-        logits[:, row, column] = float(np.log(weight))
-    return logits.flatten(1)
-
-
-EVERYWHERE = torch.arange(30)
-"""Every token of a source may be found."""
-
-
-def test_a_place_between_two_tokens_is_found() -> None:
-    """Neighbours share a place by their weights; it is wholly sure."""
-    places, sure = find_places(peaks((2, 1, 0.75), (2, 2, 0.25)), EVERYWHERE, SIZE)
-    assert places.shape == (6, 5, 2)
-    torch.testing.assert_close(places, torch.tensor([1.25, 2.0]).expand_as(places))
-    torch.testing.assert_close(sure, torch.ones(SIZE))
-
-
-def test_of_two_distant_places_the_likelier_is_taken() -> None:
-    """Two arms are not mixed: the place is the likelier one's, as sure as its weight."""
-    places, sure = find_places(peaks((0, 0, 0.4), (5, 4, 0.6)), EVERYWHERE, SIZE)
-    torch.testing.assert_close(places, torch.tensor([4.0, 5.0]).expand_as(places))
-    torch.testing.assert_close(sure, torch.full(SIZE, 0.6))
-
-
-def test_weights_beyond_reach_count_nothing() -> None:
-    """A place two tokens off moves the mean where the reach is two, and not where it is one."""
-    logits = peaks((2, 1, 0.75), (2, 3, 0.25))
-    for reach, x, share in ((1, 1.0, 0.75), (2, 1.5, 1.0)):
-        places, sure = find_places(logits, EVERYWHERE, SIZE, reach)
-        torch.testing.assert_close(places, torch.tensor([x, 2.0]).expand_as(places))
-        torch.testing.assert_close(sure, torch.full(SIZE, share))
-
-
-def test_nowhere_takes_its_share_and_moves_no_place() -> None:
-    """A logit as high as all places together halves how sure they are; a huge one takes all."""
-    logits = peaks((2, 1, 0.75), (2, 2, 0.25))
-    for logit, share in ((0.0, 0.5), (200.0, 0.0)):
-        nowhere = torch.full((30,), logit)
-        places, sure = find_places(logits, EVERYWHERE, SIZE, nowhere=nowhere)
-        torch.testing.assert_close(places, torch.tensor([1.25, 2.0]).expand_as(places))
-        torch.testing.assert_close(sure, torch.full(SIZE, share))
-
-
-def test_only_tokens_that_are_places_are_found() -> None:
-    """Neighbours of the likeliest that are no places, or lie in the next row, count nothing."""
-    logits = peaks((2, 4, 0.5), (3, 4, 0.25), (1, 4, 0.25), (3, 0, 0.5))
-    tokens = EVERYWHERE[EVERYWHERE != 3 * 5 + 4]
-    places, sure = find_places(logits[:, tokens], tokens, SIZE)
-    torch.testing.assert_close(places, torch.tensor([4.0, 5 / 3]).expand_as(places))
-    torch.testing.assert_close(sure, torch.full(SIZE, 0.75 / 1.25))
-
-
-def test_equal_tokens_find_each_other() -> None:
-    """The similarity of embeddings to themselves is highest on the diagonal, and scaled."""
-    tokens = 8 * torch.eye(30).view(1, 30, *SIZE)
-    logits = similarity(tokens, tokens)
-    torch.testing.assert_close(logits[0], 64 / 30**0.5 * torch.eye(30))
-
-
-def test_carrying_to_the_same_place_changes_nothing() -> None:
-    """Where every token is found at itself the photo inside the outer tokens' middles stays."""
-    photo = torch.rand(1, 3, 24, 20)
-    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
-    carried = carry_pixels(photo, own[None], torch.full((1, *SIZE), 0.5))
-    assert carried.shape == (1, 4, 24, 20)
-    inner = slice(2, -2)
-    torch.testing.assert_close(carried[:, :3, inner, inner], photo[:, :, inner, inner])
-    torch.testing.assert_close(carried[:, 3], torch.full((1, 24, 20), 0.5))
-
-
-def test_carrying_moves_whole_tokens() -> None:
-    """Places one token to the right bring pixels one token's side to the left."""
-    photo = torch.rand(1, 3, 24, 20)
-    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
-    carried = carry_pixels(photo, own[None] + torch.tensor([1.0, 0.0]), torch.ones(1, *SIZE))
-    torch.testing.assert_close(carried[:, :3, 2:-2, 2:14], photo[:, :, 2:-2, 6:18])
-
-
-def test_pixels_between_tokens_have_places_between_theirs() -> None:
-    """Places that grow by half a token a token grow evenly from pixel to pixel."""
-    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
-    fine = refine_places(1.5 * own[None], 4)
-    steps = fine[0, 2:-2, 2:-2].diff(dim=1)
-    torch.testing.assert_close(steps, torch.tensor([0.375, 0.0]).expand_as(steps))
-
-
-def test_between_an_arm_and_the_trunk_there_is_no_place() -> None:
-    """Where neighbours have moved far apart, each pixel goes with the token it lies in."""
-    own = torch.stack(torch.meshgrid(torch.arange(5.0), torch.arange(6.0), indexing="xy"), dim=-1)
-    moved = torch.where(own[..., :1] < 2, 3.0, -3.0)
-    fine = refine_places((own + moved)[None], 4)
-    x = (torch.arange(20) + 0.5) / 4 - 0.5
-    expected = x + torch.where(torch.arange(20) < 8, 3.0, -3.0)
-    torch.testing.assert_close(fine[0, :, :, 0], expected.expand(24, 20))
 
 
 def make_matcher(**options: int | bool) -> Matcher:
