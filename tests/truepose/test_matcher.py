@@ -12,9 +12,6 @@ from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
-SIZE = (6, 5)
-"""Height and width in tokens."""
-
 UPPER, PANTS = 6, 11
 """Labels of the test's person."""
 
