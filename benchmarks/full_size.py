@@ -421,7 +421,8 @@ def check_memory(leave: int, batch: int) -> None:
     """
     with torch.device("meta"):
         trainable = count_parameters(make_nets())["trainable"]
-    # Weights, gradients and two moments of 2 bytes; 2 GiB for a pair's activations and libraries.
+    # Weights, gradients and two moments of 2 bytes; 2 GiB hold a pair's activations and the
+    # libraries, and more pairs are guessed to need as much each.
     needed = 8 * trainable + 2 * GIB * batch + leave
     if available() < needed:
         raise SystemExit(

@@ -85,13 +85,11 @@ def time_steps(step: Callable[[int], float], seeds: list[int]) -> tuple[list[flo
     return seconds[WARM_UP:], losses[WARM_UP:]
 
 
-def report(
-    nets: TruePoseNets, loss_of: LossOf, batch: int, steps: int, device: str
-) -> dict[str, Any]:
+def report(nets: TruePoseNets, loss_of: LossOf, batch: int, steps: int) -> dict[str, Any]:
     """Take the steps and return what was seen."""
     seeds = list(itertools.islice(seeds_with_conditions(loss_of), WARM_UP + steps))
     torch.cuda.reset_peak_memory_stats()
-    seconds, losses = time_steps(make_step(nets, loss_of, device), seeds)
+    seconds, losses = time_steps(make_step(nets, loss_of, "cuda"), seeds)
     median = statistics.median(seconds)
     return {
         "seconds_per_step": round(median, 4),
@@ -103,14 +101,7 @@ def report(
     }
 
 
-def measure_gpu(
-    size: tuple[int, int],
-    batch: int,
-    steps: int,
-    device: str = "cuda",
-    unet: Mapping[str, Any] = UNET,
-    vae: Mapping[str, Any] = VAE,
-) -> dict[str, Any]:
+def measure_gpu(size: tuple[int, int], batch: int, steps: int) -> dict[str, Any]:
     """Return the figures of the first GPU.
 
     Raises:
@@ -120,12 +111,11 @@ def measure_gpu(
         raise SystemExit("no GPU that torch can use; --device cpu works without")
     card = torch.cuda.get_device_properties(0)
     try:
-        nets, coder = build(device, unet, vae)
+        nets, coder = build("cuda")
         parameters = count_parameters(nets, coder)
         pairs = make_pair(coder, size)
         del coder  # Training reads latents that were made before.
-        loss_of = bind_loss(pairs, count=batch, device=device)
-        found = report(nets, loss_of, batch, steps, device)
+        found = report(nets, bind_loss(pairs, count=batch, device="cuda"), batch, steps)
     except torch.OutOfMemoryError:
         raise SystemExit(
             f"a batch of {batch} at {size[0]} x {size[1]} does not fit into the "

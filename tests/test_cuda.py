@@ -1,4 +1,4 @@
-"""A GPU paints, sees and learns what a CPU does: run with `-m cuda` on a machine that has one."""
+"""A GPU paints and sees what a CPU does, and learns: run with `-m cuda` on a machine that has one."""
 
 import csv
 import json

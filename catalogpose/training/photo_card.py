@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from catalogpose import __version__
 from catalogpose.training.card import make_card
 from catalogpose.training.companions import choose_companions
 from catalogpose.training.course import Course
@@ -20,8 +21,8 @@ from catalogpose.training.validation import describe
 from catalogpose.training.workshop import logged_seconds
 from catalogpose.truepose.model import ModelCard
 
-LIBRARIES = ("catalogpose", "torch", "diffusers", "accelerate", "transformers", "open_clip_torch")
-"""Distributions whose versions the card names."""
+LIBRARIES = ("torch", "diffusers", "accelerate", "transformers", "open_clip_torch")
+"""Distributions whose versions the card names, beside this package's own."""
 
 
 def make_photo_card(course: Course, data: PhotoPairs, training: Mapping[str, Any]) -> ModelCard:
@@ -74,7 +75,10 @@ def training_facts(course: Course, accelerator: Accelerator) -> dict[str, Any]:
         "hardware": f"{accelerator.num_processes} x {machine}",
         "precision": accelerator.mixed_precision.replace("no", "float32"),
         "hours": round(logged_seconds(course.work / "loss.csv") / 3600, 3),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {
+            "catalogpose": __version__,
+            **{name: version(name) for name in LIBRARIES},
+        },
     }
     measured = course.work / "validation.csv"
     if measured.exists():

@@ -51,7 +51,8 @@ class SourcePhoto:
     """Photos of sources, embedded once, so that they can be carried to any number of poses."""
 
     photo: Tensor
-    """float32 (B, 3, H, W) in -1..1, from `spread_person`."""
+    """float32 (B, 3, H, W) in -1..1, from `spread_person`, so that places a little off the person
+    show it."""
     labels: Tensor
     """Their parsing maps, int64 (B, H, W)."""
     keys: Keys
@@ -178,11 +179,14 @@ def embed_photo(
     pixels = torch.from_numpy(to_floats(photo[None])).to(device)
     regions = torch.from_numpy(labels.astype(np.int64))[None].to(device)
     whole = None if kept is None else torch.from_numpy(kept.astype(np.float32))[None, None]
+    whole = None if whole is None else whole.to(device)
+    # What stands in the photo for what words replace spreads nowhere: around it all is sure again.
+    spreading = regions if whole is None else regions * (whole[:, 0] > 0)
     return SourcePhoto(
-        photo=spread_person(pixels, regions),
+        photo=spread_person(pixels, spreading),
         labels=regions,
         keys=matcher.keys(pixels.to(matcher.dtype), regions),
-        kept=None if whole is None else whole.to(device),
+        kept=whole,
     )
 
 

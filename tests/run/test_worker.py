@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from catalogpose import __version__
 from catalogpose.catalog.canvas import fit_photo
 from catalogpose.catalog.files import sha256_file
 from catalogpose.catalog.photos import read_photo
@@ -169,6 +170,17 @@ def test_a_row_becomes_a_picture_that_knows_its_origin(desk: Desk) -> None:
     assert outcome.facts["fallback"] is None
     assert '"shown": ["hair", "coat", "pants"]' in told["settings"]
     assert outcome.seconds > 0
+
+
+def test_a_checkout_that_is_not_installed_names_its_own_version(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only other packages' versions are looked up among what is installed."""
+    asked = []
+    monkeypatch.setattr("catalogpose.run.worker.version", lambda name: asked.append(name) or "9")
+    (outcome,) = desk.worker().work(desk.jobs(("one", "all")))
+    assert outcome.facts["software"] == f"catalogpose {__version__}, torch 9, diffusers 9"
+    assert asked == ["torch", "diffusers"]
 
 
 def test_the_same_row_gives_the_same_file(desk: Desk) -> None:

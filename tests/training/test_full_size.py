@@ -1,5 +1,6 @@
 """The true sizes of Stable Diffusion 1.5, and gradients in every trainable parameter."""
 
+import importlib
 import itertools
 import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,6 +132,24 @@ def checkpointing(nets: TruePoseNets, *, on: bool) -> None:
             unet.enable_gradient_checkpointing()
         else:
             unet.disable_gradient_checkpointing()
+
+
+def test_a_step_as_on_a_gpu_moves_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's part of the benchmark makes small nets where it is told, takes steps of several
+    pairs in the loop's precision, and moves all weights of both UNets and the pose encoder.
+    """
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    gpu = importlib.import_module("full_size_gpu")
+    nets, vae = gpu.build("cpu", TINY, SMALL_VAE)
+    before = [weight.detach().clone() for weight in nets.parameters()]
+    loss_of = gpu.bind_loss(gpu.make_pair(vae, (64, 48)), count=3, device="cpu")
+    step = gpu.make_step(nets, loss_of, "cpu")
+    losses = [step(seed) for seed in itertools.islice(gpu.seeds_with_conditions(loss_of), 2)]
+    assert all(0 < loss < 10 for loss in losses)
+    assert losses[0] != losses[1]
+    assert gpu.look_at_gradients(nets)["not_zero"] == len(before)
+    pairs = zip(nets.parameters(), before, strict=True)
+    assert all(bool((weight != old).any()) for weight, old in pairs)
 
 
 def test_two_steps_reach_every_trainable_parameter_and_no_frozen_one(bench) -> None:

@@ -17,7 +17,7 @@ from catalogpose.training.nets import TruePoseNets
 from catalogpose.training.pairs import PairBatch
 from catalogpose.training.pictures import SURFACE_CELL, Pictures, draw_pictures
 from catalogpose.training.schedule import Schedule
-from catalogpose.truepose.matcher import Matcher
+from catalogpose.truepose.matcher import Matcher, carry_photos, embed_photo
 from catalogpose.truepose.pose_encoder import draw_pose
 from tests.training.test_sharing import UNET, make_batch
 
@@ -193,6 +193,23 @@ def test_a_batch_carries_each_source_once() -> None:
     assert 0 < found[0][:, 3].min() <= found[0][:, 3].max() <= 1
     with pytest.raises(ValueError, match="needs pairs with photos"):
         carrier.carry(shared)
+
+
+def test_training_carries_what_a_run_carries() -> None:
+    """A batch's photos come over as the pipeline's do, each from a photo that spreads."""
+    draw = torch.Generator().manual_seed(0)
+    matcher = make_matcher(attends=True).eval()
+    carrier = Carrier(matcher=matcher, vae=Shrinking(), pose_style="rgb")  # type: ignore[arg-type]
+    photos = np.random.default_rng(0).integers(0, 256, (4, 32, 24, 3), dtype=np.uint8)
+    batch = dataclasses.replace(
+        make_batch(draw), source_of=torch.arange(4), photos=torch.from_numpy(to_floats(photos))
+    )
+    batch.labels[:, :, 8:] = 0
+    maps = batch.labels.numpy().astype(np.uint8)
+    seen = [embed_photo(matcher, *row, None) for row in zip(photos, maps, strict=True)]
+    assert all((one.photo[0] != wide).any() for one, wide in zip(seen, batch.photos, strict=True))
+    expected = carry_photos(matcher, seen, draw_pose(batch.joints, 32, 24, "rgb"))
+    torch.testing.assert_close(carrier.carry_photos(batch), expected, atol=1e-4, rtol=1e-4)
 
 
 class Sure:

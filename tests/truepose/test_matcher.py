@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from catalogpose.records import LABELS
-from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto
+from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto, embed_photo
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
@@ -134,6 +134,24 @@ def test_without_a_person_every_token_is_a_place() -> None:
         for labels in (torch.zeros(1, 24, 20).long(), torch.ones(1, 24, 20).long())
     ]
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_what_was_taken_out_of_a_photo_spreads_nowhere() -> None:
+    """A photo's person spreads into the wall beside it, but not what fills what was taken out: from
+    around that the wall is carried, as before.
+    """
+    photo = np.full((24, 40, 3), 250, dtype=np.uint8)
+    photo[:, 8:14], photo[:, 26:32] = 90, 128
+    labels = np.zeros((24, 40), dtype=np.uint8)
+    labels[:, 8:14], labels[:, 26:32] = UPPER, PANTS
+    whole, part = (
+        (embed_photo(make_matcher(), photo, labels, kept).photo[0, 0, 12] + 1) * 127.5
+        for kept in (None, labels != PANTS)
+    )
+    torch.testing.assert_close(whole[14:18], torch.full((4,), 90.0))
+    torch.testing.assert_close(whole[22:26], torch.full((4,), 128.0))
+    torch.testing.assert_close(part[14:18], torch.full((4,), 90.0))
+    torch.testing.assert_close(part[22:26], torch.full((4,), 250.0))
 
 
 def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
