@@ -1,4 +1,4 @@
-"""A GPU paints and sees what a CPU does, and learns: run with `-m cuda` on a machine that has one."""
+"""A GPU paints and sees as a CPU does, and learns: `-m cuda` runs this where there is one."""
 
 import csv
 import json

@@ -71,13 +71,21 @@ class Parser:
             )
         return cls(model=model.to(device).eval(), processor=processor, label_set=known)
 
-    @torch.no_grad()
     def parse(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the label map (H, W) of a picture (H, W, 3), in the parser's own label set."""
-        inputs = self.processor(images=picture, return_tensors="pt").to(self.model.device)
+        labels: NDArray[np.uint8] = self.parse_all(picture[None])[0]
+        return labels
+
+    @torch.no_grad()
+    def parse_all(self, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the label maps (n, H, W) of pictures (n, H, W, 3) at once: faster than one by one,
+        and alike but for rounding where two labels are as likely as one another.
+        """
+        inputs = self.processor(images=list(pictures), return_tensors="pt").to(self.model.device)
         outputs = self.model(**inputs)
-        maps = self.processor.post_process_semantic_segmentation(outputs, [picture.shape[:2]])
-        labels: NDArray[np.uint8] = maps[0].cpu().numpy().astype(np.uint8)
+        sizes = [pictures.shape[1:3]] * len(pictures)
+        maps = self.processor.post_process_semantic_segmentation(outputs, sizes)
+        labels: NDArray[np.uint8] = torch.stack(maps).cpu().numpy().astype(np.uint8)
         return labels
 
 

@@ -141,8 +141,7 @@ def parse_pictures(shop: Workshop) -> NDArray[np.uint8]:
             parser = Parser.load(shop.model / "parser", shop.device)
             maps = np.empty(photos.shape[:-1], np.uint8)
             for product, views in enumerate(photos):
-                for view, photo in enumerate(views):
-                    maps[product, view] = to_common(parser.parse(photo), parser.label_set)
+                maps[product] = to_common(parser.parse_all(views), parser.label_set)
                 if shop.progress is not None:
                     shop.progress("parsing", product + 1, len(photos))
             write_atomically(file, lambda out: np.save(out, maps))

@@ -16,6 +16,7 @@ from catalogpose.config import TrainOptions
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
+from catalogpose.studio import draw_view
 from catalogpose.training.origin import check_start
 from catalogpose.training.recipes import load_recipe
 from catalogpose.training.start import take_weights
@@ -247,3 +248,15 @@ def test_an_unknown_stage_or_recipe_is_refused(tmp_path: Path) -> None:
         train_model(TrainOptions(out=tmp_path, refine=("vae",)))
     with pytest.raises(UsageError, match="--refine goes with studio recipes"):
         train_model(TrainOptions(out=tmp_path, recipe="truepose-256", refine=("vae",)))
+
+
+def test_pictures_are_parsed_at_once_as_one_by_one() -> None:
+    """The maps of several pictures are those of each, of whatever size they are."""
+    parser = Parser.load(BUNDLED / "parser")
+    for size in ((128, 88), (70, 48)):
+        seen = [draw_view(3, view, height=size[0], width=size[1]).photo for view in range(3)]
+        found = parser.parse_all(np.stack(seen))
+        assert found.shape == (3, *size)
+        assert len(np.unique(found)) > 3
+        for photo, labels in zip(seen, found, strict=True):
+            assert (parser.parse(photo) == labels).mean() > 0.999
