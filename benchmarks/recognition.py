@@ -130,12 +130,14 @@ def main() -> None:
     libraries = ("torch", "open_clip_torch", "transformers", "numpy")
     facts = {
         "judge": {
-            k: v[:16] for k, v in read_card(model).weights.items() if k[:4] in ("clip", "pars")
+            name: digest[:16]
+            for name, digest in read_card(model).weights.items()
+            if name.split("/")[0] in ("clip", "parser")
         },
         "versions": {name: version(name) for name in libraries},
-        "first": json.loads(json.dumps(found, default=dataclasses.asdict)),
+        "first": found,
     }
-    print(json.dumps(facts, indent=2))
+    print(json.dumps(facts, indent=2, default=dataclasses.asdict))
     print("| what, of which rows | " + " | ".join(found["heads"]) + " |\n|---|---|---|---|")
     for kind, pictures in found.items():
         for rows in ("all", "turned"):
