@@ -11,14 +11,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from catalogpose.catalog.sheets import write_sheet
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.records import LABEL_ID
+from catalogpose.training.critic import Critic, Criticism, criticise
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.truepose.compositor import Compositor
-from catalogpose.truepose.pose_encoder import draw_pose
+from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, draw_pose
 
 SIDE = 7
 """Pixels of a square's side; the mean over squares of their means is what colours are compared by,
@@ -89,8 +90,17 @@ def _local_mean(picture: Tensor) -> Tensor:
     return picture
 
 
+class Rivals(nn.Module):
+    """A compositor and the critic that learns with it, as one net."""
+
+    def __init__(self, compositor: Compositor, critic: Critic, criticism: Criticism) -> None:
+        """Hold both, and what the critic's word counts."""
+        super().__init__()
+        self.compositor, self.critic, self.criticism = compositor, critic, criticism
+
+
 def composing_loss(
-    compositor: Compositor, seen: tuple[Tensor, Tensor, Tensor], truth: Tensor, labels: Tensor
+    net: Compositor | Rivals, seen: tuple[Tensor, Tensor, Tensor], truth: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
     """Return how far a compositor is from saying where what was carried fits, and from putting
     right what was painted.
@@ -98,28 +108,40 @@ def composing_loss(
     The mask is learnt as such, by cross-entropy to `likeness`: squared error of the composed
     picture is least for something between a stripe and the next. What was painted is put right by
     its absolute error, as in CP-VTON, where the mask does not hide it. Pixels of heads count more.
+    With a critic what is composed counts too: the mask learns of it as well.
 
     Args:
-        compositor: What learns.
+        net: What learns.
         seen: What was painted and carried, and the poses, as the net takes them.
         truth: (B, 3, H, W) in -1..1.
         labels: Its maps, int64 (B, H, W).
 
     Returns:
-        `loss`; `wrong`, what of the absolute error is not hidden; and `laid`, the mask's mean on
-        the person.
+        `loss`; `wrong`, what of the absolute error is not hidden; `laid`, the mask's mean on the
+        person; and with a critic `off`, the absolute error of what is composed, and what
+        `criticise` gives.
     """
+    compositor = net.compositor if isinstance(net, Rivals) else net
     person = labels[:, None] > 0
     heads = torch.isin(labels, torch.tensor(HEAD, device=labels.device))[:, None].float()
     weight = 1 + (HEAD_WEIGHT - 1) * heads
     weight = weight / weight.mean()
     wanted = likeness(seen[1][:, :3], truth, person)
     logits, touched = compositor(*seen)
-    mask = logits.detach().sigmoid() * person
+    share = logits.sigmoid()
+    mask = share.detach() * person
     wrong = ((touched - truth).abs() * (1 - mask) * weight).mean()
     laid = mask.sum() / person.sum().clamp(min=1)
     loss = F.binary_cross_entropy_with_logits(logits, wanted, weight) + RETOUCHING * wrong
-    return {"loss": loss, "wrong": wrong, "laid": laid}
+    if not isinstance(net, Rivals):
+        return {"loss": loss, "wrong": wrong, "laid": laid}
+    composed, counts = torch.lerp(touched, seen[1][:, :3], share), net.criticism
+    off = ((composed - truth).abs() * weight).mean()
+    said = criticise(net.critic, composed, truth, seen[2], weight)
+    loss = loss + counts.error_weight * off + said["critic"]
+    loss = loss + counts.verdict_weight * said["verdict"]
+    loss = loss + counts.feature_weight * said["features"]
+    return {"loss": loss, "wrong": wrong, "laid": laid, "off": off, **said}
 
 
 def train_compositor(
@@ -130,6 +152,7 @@ def train_compositor(
     folder: Path,
     *,
     device: str,
+    criticism: Criticism | None = None,
     progress: Progress | None = None,
 ) -> Compositor:
     """Train a compositor; see `composing_loss`, and `fit` for what is written.
@@ -141,9 +164,14 @@ def train_compositor(
         schedule: Steps, batch and rates.
         folder: For the checkpoint, the losses and the sheets.
         device: Where to train.
+        criticism: What a critic's word counts, which starts from random weights and learns along;
+            None: there is none.
         progress: Told the steps done; None: nobody is told.
     """
-    compositor.to(device, memory_format=torch.channels_last)
+    net: Compositor | Rivals = compositor
+    if criticism is not None:
+        net = Rivals(compositor, Critic(STYLE_CHANNELS[pose_style]), criticism)
+    net.to(device).to(memory_format=torch.channels_last)
     height, width = layers.truth.shape[1:3]
 
     def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,7 +186,7 @@ def train_compositor(
         rows = torch.randint(len(layers.truth), (schedule.batch,), generator=generator).numpy()
         truth = torch.from_numpy(to_floats(layers.truth[rows])).to(device)
         labels = torch.from_numpy(layers.labels[rows]).to(device).long()
-        return composing_loss(compositor, load(rows), truth, labels)
+        return composing_loss(net, load(rows), truth, labels)
 
     def preview(step: int) -> None:
         """Show what was painted, what was carried, what is made of both, and the truth."""
@@ -169,8 +197,6 @@ def train_compositor(
         sheet = [to_bytes(picture.cpu().numpy()) for picture in (seen[0], seen[1][:, :3], shown)]
         write_sheet(folder / "preview.png", [*sheet, layers.truth[rows]])
 
-    fit(
-        "compositor", compositor, loss_of, schedule, folder,
-        device=device, preview=preview, progress=progress,
-    )  # fmt: skip
+    name = "compositor" if criticism is None else "critic"
+    fit(name, net, loss_of, schedule, folder, device=device, preview=preview, progress=progress)
     return compositor

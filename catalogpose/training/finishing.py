@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from catalogpose.training.card import make_card
 from catalogpose.training.carrier import Carrier, draw_carried
 from catalogpose.training.compositor import Layers, train_compositor
+from catalogpose.training.critic import Criticism
 from catalogpose.training.held_out import HeldOut, hold_out_pairs, predict
 from catalogpose.training.nets import make_compositor, read_matcher, read_nets
 from catalogpose.training.objective import Objective
@@ -78,16 +81,15 @@ def run_compositor(shop: Workshop) -> None:
         truth=held.targets,
         labels=held.target_labels,
     )
-    made = train_compositor(
-        layers,
-        compositor,
-        shop.recipe.truepose["pose_style"],
-        schedule,
-        shop.work / "compositor",
-        device=shop.device,
-        progress=shop.progress,
-    )
-    made.half().save_pretrained(str(shop.model / "compositor"))
+    style, folder = shop.recipe.truepose["pose_style"], shop.work / "compositor"
+    told: dict[str, Any] = {"device": shop.device, "progress": shop.progress}
+    train_compositor(layers, compositor, style, schedule, folder, **told)
+    critic = options.get("critic")
+    if critic is not None:
+        told["criticism"] = Criticism(**{k: v for k, v in critic.items() if k != "schedule"})
+        schedule, folder = shop.schedule(critic), shop.work / "critic"
+        train_compositor(layers, compositor, style, schedule, folder, **told)
+    compositor.half().save_pretrained(str(shop.model / "compositor"))
 
 
 def _open(shop: Workshop) -> tuple[TruePosePipeline, Pairs]:

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from catalogpose.errors import UsageError, first_line
 from catalogpose.training.clip import ClipObjective
+from catalogpose.training.critic import Criticism
 from catalogpose.training.nets import make_compositor, make_matcher
 from catalogpose.training.objective import Objective
 from catalogpose.training.recipes import PhotoRecipe, Recipe
@@ -101,18 +102,28 @@ def _check_matcher(recipe: Recipe) -> None:
 def _check_compositor(recipe: Recipe) -> None:
     """Raise UsageError where no compositor can be made of what a recipe says."""
     options = recipe.truepose
-    _need_known(recipe.name, "compositor", options["compositor"], {"model", "pool", "schedule"})
+    known = {"model", "pool", "schedule", "critic"}
+    _need_known(recipe.name, "compositor", options["compositor"], known)
     section = {"model": {}, "schedule": {}, "pool": None, **options["compositor"]}
     if "matcher" not in options:
         raise UsageError(f"recipe {recipe.name}: a compositor needs a matcher")
     if not isinstance(section["pool"], int) or section["pool"] < 1:
         raise UsageError(f"recipe {recipe.name}, compositor: pool must be 1 or more")
     build(recipe.name, "schedule of compositor", Schedule, section["schedule"])
+    if "critic" in section:
+        _check_critic(recipe.name, section["critic"])
     described = {"truepose": {**options, "compositor": section}}
     compositor = build(recipe.name, "model of compositor", make_compositor, described)
     stride = compositor.config.stride
     if stride < 1 or recipe.height % stride or recipe.width % stride:
         raise UsageError(f"recipe {recipe.name}, compositor: stride must divide height and width")
+
+
+def _check_critic(name: str, options: Any) -> None:
+    """Raise UsageError where a recipe's critic cannot be trained."""
+    _need_known(name, "critic", options, {"schedule", *inspect.signature(Criticism).parameters})
+    build(name, "schedule of critic", Schedule, options.get("schedule", {}))
+    build(name, "critic", Criticism, {k: v for k, v in options.items() if k != "schedule"})
 
 
 def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:

@@ -26,6 +26,10 @@ def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
             schedules[name] = recipe.truepose[name]["schedule"]
     if "finish" in recipe.vae:
         schedules["finish"] = recipe.vae["finish"]["schedule"]
+    critic = recipe.truepose.get("compositor", {}).get("critic")
+    if critic is not None and "compositor" in trained:
+        schedules["critic"] = critic["schedule"]
+        trained.append("critic")
     trained = [name for name in trained if name in schedules]
     facts: dict[str, object] = {
         "data": f"{recipe.products} studio products of the train split, {recipe.views} views each",

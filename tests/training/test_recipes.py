@@ -160,7 +160,16 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
         ("bundled", ("compositor", "model", "rounds"), 0, "compositor: rounds must be 1 or more"),
         ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
-        ("bundled", ("compositor", "net"), {}, "compositor: unknown net; known: model, pool"),
+        (
+            "bundled",
+            ("compositor", "net"),
+            {},
+            "compositor: unknown net; known: critic, model,",
+        ),
+        ("bundled", ("compositor", "critic"), {"schedule": {}}, "schedule of critic: "),
+        ("bundled", ("compositor", "critic"), 3, "critic: names and values are needed"),
+        ("bundled", ("compositor", "critic", "taste"), 1, "critic: unknown taste; known: error_"),
+        ("bundled", ("compositor", "critic", "error_weight"), -1, "error_weight must be 0 or more"),
     ],
 )
 def test_nets_that_cannot_be_made_are_refused(

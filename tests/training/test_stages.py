@@ -53,7 +53,13 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
         model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "nowhere": True}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
         model = {"channels": [8, 8], "groups": 4}
-        recipe["truepose"]["compositor"] = {"model": model, "pool": 3, "schedule": schedule}
+        section = {
+            "model": model,
+            "pool": 3,
+            "schedule": schedule,
+            "critic": {"schedule": schedule},
+        }
+        recipe["truepose"]["compositor"] = section
         recipe["truepose"]["objective"]["carried_weight"] = 1.0
     path.write_text(json.dumps(recipe), encoding="utf-8")
 
@@ -155,7 +161,8 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         pipe = TruePosePipeline.from_pretrained(model)
         assert pipe.matcher is not None
         assert pipe.compositor is not None
-        assert "compositor" in found[-1].training["seconds"]
+        assert {"compositor", "critic"} <= set(found[-1].training["seconds"])
+        assert found[-1].training["schedules"]["critic"]["steps"] == 2
         parsed = np.load(tmp_path / place / "work/parsed.npy")
         assert parsed.shape == (2, 2, 64, 48)
     assert "matcher" in found[0].training["seconds"]
