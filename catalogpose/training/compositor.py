@@ -173,6 +173,7 @@ def train_compositor(
         net = Rivals(compositor, Critic(STYLE_CHANNELS[pose_style]), criticism)
     net.to(device).to(memory_format=torch.channels_last)
     height, width = layers.truth.shape[1:3]
+    schedule = schedule.over(len(layers.truth))
 
     def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the net sees of some pairs."""

@@ -9,6 +9,7 @@ Shapes: B batch, H and W the canvas in pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import cached
 
 from catalogpose.errors import UsageError
 
@@ -40,15 +42,16 @@ class Criticism:
     def __post_init__(self) -> None:
         """Raise UsageError where a value is out of range."""
         for name, value in vars(self).items():
-            if not value >= 0:
-                raise UsageError(f"critic: {name} must be 0 or more")
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if not plain or not 0 <= value < math.inf:
+                raise UsageError(f"{name} must be a number, 0 or more, not {value!r}")
 
 
 class Critic(nn.Module):
     """Says of patches of a picture whether they look true for a pose."""
 
     def __init__(self, pose_channels: int) -> None:
-        """Build the net; its norms are spectral, so that verdicts change no faster than pictures.
+        """Build the net; its norms are spectral, which bounds how fast verdicts change.
 
         Args:
             pose_channels: Of the pose style, see `pose_encoder.STYLE_CHANNELS`.
@@ -83,7 +86,8 @@ def criticise(
     critic: Critic, composed: Tensor, truth: Tensor, pose: Tensor, weight: Tensor
 ) -> dict[str, Tensor]:
     """Return what a compositor is to lessen, and what its critic is; neither loss moves the other's
-    weights, so that one optimiser may take their sum.
+    weights, so that one optimiser may take their sum. `fit` clips by the norm of all gradients: a
+    critic's great one shortens the compositor's step.
 
     Args:
         critic: What judges; its weights must take gradients.
@@ -98,9 +102,11 @@ def criticise(
         knows nothing.
     """
     critic.requires_grad_(False)  # Or the compositor's losses would teach the critic.
-    features, verdicts = critic(composed, pose)
-    with torch.no_grad():
-        true_features, _ = critic(truth, pose)
+    # Each look would else move the spectral norms a little, and with them the features.
+    with cached():
+        features, verdicts = critic(composed, pose)
+        with torch.no_grad():
+            true_features, _ = critic(truth, pose)
     apart = [
         _mean((feature - true).abs(), weight)
         for feature, true in zip(features, true_features, strict=True)
@@ -110,7 +116,8 @@ def criticise(
         "features": _average(apart),
     }
     critic.requires_grad_(True)
-    of_truth, of_composed = critic(truth, pose)[1], critic(composed.detach(), pose)[1]
+    with cached():
+        of_truth, of_composed = critic(truth, pose)[1], critic(composed.detach(), pose)[1]
     losses["critic"] = _average(
         [
             _mean(F.relu(1 - true) + F.relu(1 + made), weight)

@@ -27,6 +27,9 @@ Made = TypeVar("Made")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a net may predict."""
 
+WITHOUT_EPOCHS = ("vae", "clip", "parser", "start", "finish")
+"""Sections whose schedules count steps alone: they draw samples as they come."""
+
 STAGES_OF_POSE = 3
 """Widths and strides of a pose encoder, which halves the picture until it has the latent's size."""
 
@@ -43,7 +46,7 @@ def check_photo_recipe(recipe: PhotoRecipe) -> None:
             f"recipe {recipe.name}, objective: truth_weight needs studio pictures; photos have no "
             "surfaces"
         )
-    build(recipe.name, "schedule", Schedule, options["schedule"])
+    _build_schedule(recipe.name, "schedule", options["schedule"])
 
 
 def check_studio_recipe(recipe: Recipe) -> None:
@@ -64,7 +67,7 @@ def check_studio_recipe(recipe: Recipe) -> None:
     finish = recipe.vae.get("finish")
     if finish is not None:
         _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
-        last = build(recipe.name, "schedule of finish", Schedule, finish.get("schedule", {}))
+        last = _build_schedule(recipe.name, "schedule of finish", finish.get("schedule", {}))
         if last.batch % 2 or not isinstance(finish.get("pool"), int) or finish["pool"] < 1:
             raise UsageError(
                 f"recipe {recipe.name}, finish: pool must be 1 or more, and the batch even"
@@ -75,7 +78,7 @@ def check_studio_recipe(recipe: Recipe) -> None:
         ("parser", recipe.parser["schedule"]), ("start", options["start"]),
         ("truepose", options["schedule"]),
     ):  # fmt: skip
-        build(recipe.name, f"schedule of {section}", Schedule, schedule)
+        _build_schedule(recipe.name, f"schedule of {section}", schedule)
 
 
 def _check_matcher(recipe: Recipe) -> None:
@@ -87,7 +90,7 @@ def _check_matcher(recipe: Recipe) -> None:
     weight = section["head_weight"]
     if not isinstance(weight, int | float) or not 1 <= weight < math.inf:
         raise UsageError(f"recipe {recipe.name}, matcher: head_weight must be 1 or more")
-    build(recipe.name, "schedule of matcher", Schedule, section["schedule"])
+    _build_schedule(recipe.name, "schedule of matcher", section["schedule"])
     if options["fusion"] == "none" or recipe.views < 2:
         raise UsageError(f"recipe {recipe.name}: a matcher needs a source and two views or more")
     described = {"truepose": {**options, "matcher": section}}
@@ -109,7 +112,7 @@ def _check_compositor(recipe: Recipe) -> None:
         raise UsageError(f"recipe {recipe.name}: a compositor needs a matcher")
     if not isinstance(section["pool"], int) or section["pool"] < 1:
         raise UsageError(f"recipe {recipe.name}, compositor: pool must be 1 or more")
-    build(recipe.name, "schedule of compositor", Schedule, section["schedule"])
+    _build_schedule(recipe.name, "schedule of compositor", section["schedule"])
     if "critic" in section:
         _check_critic(recipe.name, section["critic"])
     described = {"truepose": {**options, "compositor": section}}
@@ -122,8 +125,22 @@ def _check_compositor(recipe: Recipe) -> None:
 def _check_critic(name: str, options: Any) -> None:
     """Raise UsageError where a recipe's critic cannot be trained."""
     _need_known(name, "critic", options, {"schedule", *inspect.signature(Criticism).parameters})
-    build(name, "schedule of critic", Schedule, options.get("schedule", {}))
+    _build_schedule(name, "schedule of critic", options.get("schedule", {}))
     build(name, "critic", Criticism, {k: v for k, v in options.items() if k != "schedule"})
+
+
+def _build_schedule(name: str, section: str, options: Any) -> Schedule:
+    """Return the schedule that a recipe's section describes.
+
+    Raises:
+        UsageError: If it is none, has a seed of its own, or counts epochs of what has none.
+    """
+    if isinstance(options, Mapping) and "seed" in options:
+        raise UsageError(f"recipe {name}, {section}: the seed is that of --seed; leave it out")
+    schedule = build(name, section, Schedule, options)
+    if schedule.epochs and section.split()[-1] in WITHOUT_EPOCHS:
+        raise UsageError(f"recipe {name}, {section}: steps are needed, not epochs")
+    return schedule
 
 
 def build(name: str, section: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:

@@ -52,7 +52,19 @@ class Schedule:
     """Seed of the batches, 0 to 2**31 - 1."""
 
     def __post_init__(self) -> None:
-        """Raise UsageError unless one of `steps` and `epochs` says how long it takes."""
+        """Raise UsageError unless one of `steps` and `epochs` says how long it takes, and where a
+        value has the wrong kind or is out of range.
+        """
+        for name in ("steps", "batch", "warmup", "together", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise UsageError(f"a schedule's {name} must be a whole number, not {value!r}")
+        for name in ("epochs", "learning_rate", "decay", "weight_decay", "average", "clip_norm"):
+            value = getattr(self, name)
+            most = 1.0 if name in ("decay", "average") else math.inf
+            plain = isinstance(value, int | float) and not isinstance(value, bool)
+            if not plain or not 0 <= value <= most or value == math.inf:
+                raise UsageError(f"a schedule's {name} must be a number in range, not {value!r}")
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError("a schedule needs either steps or epochs, above 0")
         if self.batch < 1:
