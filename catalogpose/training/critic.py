@@ -32,8 +32,8 @@ class Criticism:
     """What counts how much beside the compositor's own losses."""
 
     verdict_weight: float = 0.0
-    """0 or more: of the critic's verdict on what is composed; it draws bright seams at outlines
-    before it draws anything better (measured, 1200 steps)."""
+    """0 or more: of the critic's verdict on what is composed; it makes bright seams at outlines
+    brighter before it makes anything better (measured, 1200 steps)."""
     feature_weight: float = 20.0
     """0 or more: of how far its features of what is composed are from those of the truth."""
     error_weight: float = 2.0

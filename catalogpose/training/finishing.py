@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,14 +81,15 @@ def run_compositor(shop: Workshop) -> None:
         truth=held.targets,
         labels=held.target_labels,
     )
-    style, folder = shop.recipe.truepose["pose_style"], shop.work / "compositor"
-    told: dict[str, Any] = {"device": shop.device, "progress": shop.progress}
-    train_compositor(layers, compositor, style, schedule, folder, **told)
+    style = shop.recipe.truepose["pose_style"]
+    train = partial(
+        train_compositor, layers, compositor, style, device=shop.device, progress=shop.progress
+    )
+    train(schedule, shop.work / "compositor")
     critic = options.get("critic")
     if critic is not None:
-        told["criticism"] = Criticism(**{k: v for k, v in critic.items() if k != "schedule"})
-        schedule, folder = shop.schedule(critic), shop.work / "critic"
-        train_compositor(layers, compositor, style, schedule, folder, **told)
+        criticism = Criticism(**critic.get("objective", {}))
+        train(shop.schedule(critic), shop.work / "critic", criticism=criticism)
     compositor.half().save_pretrained(str(shop.model / "compositor"))
 
 

@@ -27,9 +27,6 @@ Made = TypeVar("Made")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a net may predict."""
 
-WITHOUT_EPOCHS = ("vae", "clip", "parser", "start", "finish")
-"""Sections whose schedules count steps alone: they draw samples as they come."""
-
 STAGES_OF_POSE = 3
 """Widths and strides of a pose encoder, which halves the picture until it has the latent's size."""
 
@@ -67,7 +64,8 @@ def check_studio_recipe(recipe: Recipe) -> None:
     finish = recipe.vae.get("finish")
     if finish is not None:
         _need_known(recipe.name, "finish", finish, {"pool", "schedule"})
-        last = _build_schedule(recipe.name, "schedule of finish", finish.get("schedule", {}))
+        described = finish.get("schedule", {})
+        last = _build_schedule(recipe.name, "schedule of finish", described, epochs=False)
         if last.batch % 2 or not isinstance(finish.get("pool"), int) or finish["pool"] < 1:
             raise UsageError(
                 f"recipe {recipe.name}, finish: pool must be 1 or more, and the batch even"
@@ -76,9 +74,9 @@ def check_studio_recipe(recipe: Recipe) -> None:
     for section, schedule in (
         ("vae", recipe.vae["schedule"]), ("clip", recipe.clip["schedule"]),
         ("parser", recipe.parser["schedule"]), ("start", options["start"]),
-        ("truepose", options["schedule"]),
     ):  # fmt: skip
-        _build_schedule(recipe.name, f"schedule of {section}", schedule)
+        _build_schedule(recipe.name, f"schedule of {section}", schedule, epochs=False)
+    _build_schedule(recipe.name, "schedule of truepose", options["schedule"])
 
 
 def _check_matcher(recipe: Recipe) -> None:
@@ -124,21 +122,27 @@ def _check_compositor(recipe: Recipe) -> None:
 
 def _check_critic(name: str, options: Any) -> None:
     """Raise UsageError where a recipe's critic cannot be trained."""
-    _need_known(name, "critic", options, {"schedule", *inspect.signature(Criticism).parameters})
+    _need_known(name, "critic", options, {"objective", "schedule"})
     _build_schedule(name, "schedule of critic", options.get("schedule", {}))
-    build(name, "critic", Criticism, {k: v for k, v in options.items() if k != "schedule"})
+    build(name, "objective of critic", Criticism, options.get("objective", {}))
 
 
-def _build_schedule(name: str, section: str, options: Any) -> Schedule:
+def _build_schedule(name: str, section: str, options: Any, *, epochs: bool = True) -> Schedule:
     """Return the schedule that a recipe's section describes.
 
+    Args:
+        name: The recipe's, for the error.
+        section: The section's, for the error.
+        options: The schedule's arguments.
+        epochs: Whether it may count epochs; a stage that draws samples as they come has none.
+
     Raises:
-        UsageError: If it is none, has a seed of its own, or counts epochs of what has none.
+        UsageError: If it is none, has a seed of its own, or counts epochs where it may not.
     """
     if isinstance(options, Mapping) and "seed" in options:
         raise UsageError(f"recipe {name}, {section}: the seed is that of --seed; leave it out")
     schedule = build(name, section, Schedule, options)
-    if schedule.epochs and section.split()[-1] in WITHOUT_EPOCHS:
+    if schedule.epochs and not epochs:
         raise UsageError(f"recipe {name}, {section}: steps are needed, not epochs")
     return schedule
 

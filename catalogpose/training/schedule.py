@@ -58,13 +58,16 @@ class Schedule:
         for name in ("steps", "batch", "warmup", "together", "seed"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise UsageError(f"a schedule's {name} must be a whole number, not {value!r}")
+                raise UsageError(
+                    f"a schedule's {name} must be a whole number, 0 or more, not {value!r}"
+                )
         for name in ("epochs", "learning_rate", "decay", "weight_decay", "average", "clip_norm"):
             value = getattr(self, name)
-            most = 1.0 if name in ("decay", "average") else math.inf
+            share = name in ("decay", "average")
             plain = isinstance(value, int | float) and not isinstance(value, bool)
-            if not plain or not 0 <= value <= most or value == math.inf:
-                raise UsageError(f"a schedule's {name} must be a number in range, not {value!r}")
+            if not plain or not 0 <= value < math.inf or (share and value > 1):
+                wanted = "from 0 to 1" if share else "0 or more"
+                raise UsageError(f"a schedule's {name} must be a number, {wanted}, not {value!r}")
         if (self.steps > 0) == (self.epochs > 0):
             raise UsageError("a schedule needs either steps or epochs, above 0")
         if self.batch < 1:

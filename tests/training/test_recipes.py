@@ -168,8 +168,13 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ),
         ("bundled", ("compositor", "critic"), {"schedule": {}}, "schedule of critic: "),
         ("bundled", ("compositor", "critic"), 3, "critic: names and values are needed"),
-        ("bundled", ("compositor", "critic", "taste"), 1, "critic: unknown taste; known: error_"),
-        ("bundled", ("compositor", "critic", "error_weight"), -1, "critic: error_weight must be a"),
+        (
+            "bundled",
+            ("compositor", "critic", "taste"),
+            1,
+            "critic: unknown taste; known: objective",
+        ),
+        ("bundled", ("compositor", "critic", "objective", "error_weight"), -1, "error_weight must"),
         ("bundled", ("compositor", "critic", "schedule", "seed"), 3, "the seed is that of --seed"),
         ("bundled", ("compositor", "schedule", "batch"), 2.5, "batch must be a whole number"),
         (
@@ -178,8 +183,13 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
             {"epochs": 2, "batch": 4, "learning_rate": 0.1},
             "steps are needed",
         ),
-        ("bundled", ("schedule", "average"), 2, "schedule's average must be a number in range"),
-        ("bundled", ("schedule", "learning_rate"), "x", "learning_rate must be a number in range"),
+        ("bundled", ("schedule", "average"), 2, "average must be a number, from 0 to 1"),
+        (
+            "bundled",
+            ("schedule", "learning_rate"),
+            "x",
+            "learning_rate must be a number, 0 or more",
+        ),
     ],
 )
 def test_nets_that_cannot_be_made_are_refused(
