@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from catalogpose.catalog.sheets import write_sheet
 from catalogpose.pixels import to_bytes, to_floats
-from catalogpose.records import LABEL_ID
+from catalogpose.records import LABEL_ID, LABELS
 from catalogpose.training.critic import Critic, Criticism, criticise
 from catalogpose.training.loop import Progress, Schedule, fit
 from catalogpose.truepose.compositor import Compositor
@@ -37,6 +37,10 @@ HEAD = tuple(LABEL_ID[name] for name in ("hat", "hair", "face", "sunglasses"))
 
 HEAD_WEIGHT = 4.0
 """How much a pixel of a head counts; others count 1, and there are about thirty times as many."""
+
+FORGOTTEN = 0.15
+"""Share of the rows of a batch in which one region counts as not carried, as where words replace a
+garment: else the compositor would first meet that in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,25 @@ def _local_mean(picture: Tensor) -> Tensor:
     for _ in range(2):
         picture = F.avg_pool2d(picture, SIDE, stride=1, padding=SIDE // 2)
     return picture
+
+
+def forget(carried: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return what was carried with one of the person's regions sure of nothing in some of the rows;
+    there stands what was carried in the row before.
+
+    Args:
+        carried: (B, 4, H, W), from `Matcher.carry`.
+        labels: Maps of the truth, int64 (B, H, W).
+        generator: A CPU generator; it alone decides which.
+    """
+    there = F.one_hot(labels.flatten(1), len(LABELS)).amax(dim=1)
+    there[:, 0] = 0
+    drawn = torch.rand(there.shape, generator=generator).to(labels.device)
+    some = torch.rand(len(labels), generator=generator).to(labels.device) < FORGOTTEN
+    gone = (labels == (there * drawn).argmax(dim=1)[:, None, None]) & some[:, None, None]
+    other = carried.roll(1, dims=0)
+    other[:, 3] = 0
+    return torch.where(gone[:, None], other, carried)
 
 
 class Rivals(nn.Module):
@@ -187,7 +210,9 @@ def train_compositor(
         rows = torch.randint(len(layers.truth), (schedule.batch,), generator=generator).numpy()
         truth = torch.from_numpy(to_floats(layers.truth[rows])).to(device)
         labels = torch.from_numpy(layers.labels[rows]).to(device).long()
-        return composing_loss(net, load(rows), truth, labels)
+        painted, carried, pose = load(rows)
+        seen = painted, forget(carried, labels, generator), pose
+        return composing_loss(net, seen, truth, labels)
 
     def preview(step: int) -> None:
         """Show what was painted, what was carried, what is made of both, and the truth."""

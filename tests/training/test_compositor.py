@@ -7,9 +7,11 @@ import torch
 
 from catalogpose.records import LABEL_ID
 from catalogpose.training.compositor import (
+    FORGOTTEN,
     HEAD_WEIGHT,
     Layers,
     composing_loss,
+    forget,
     likeness,
     train_compositor,
 )
@@ -79,6 +81,28 @@ def test_a_head_counts_more() -> None:
         painted[:, :, rows] += 0.4
         wrong = composing_loss(net, (painted, carried, pose), truth, labels)["wrong"]
         torch.testing.assert_close(wrong, torch.tensor(0.2 * share))
+
+
+def test_some_rows_forget_a_region() -> None:
+    """In about `FORGOTTEN` of the rows exactly one region of the person, any of those there is, is
+    sure of nothing and shows another row's pixels; all else is as it was carried.
+    """
+    names = ("hat", "face", "coat")
+    labels = torch.zeros(600, 8, 8, dtype=torch.int64)
+    for row, name in enumerate(names):
+        labels[:, row] = LABEL_ID[name]
+    carried = torch.rand(600, 4, 8, 8) + 0.1
+    found = forget(carried, labels, torch.Generator().manual_seed(0))
+    gone = found[:, 3] == 0
+    assert gone[:, len(names) :].sum() == 0  # the background is never forgotten
+    lines = gone[:, : len(names)].all(dim=2)
+    assert torch.equal(lines, gone[:, : len(names)].any(dim=2))
+    assert lines.sum(dim=1).max() == 1
+    assert abs(lines.any(dim=1).float().mean() - FORGOTTEN) < 0.05
+    assert lines.any(dim=0).all()
+    assert torch.equal(found.movedim(1, -1)[~gone], carried.movedim(1, -1)[~gone])
+    other = carried.roll(1, dims=0).movedim(1, -1)[gone]
+    assert torch.equal(found.movedim(1, -1)[gone][:, :3], other[:, :3])
 
 
 def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(tmp_path: Path) -> None:
