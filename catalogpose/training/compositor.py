@@ -39,8 +39,8 @@ HEAD_WEIGHT = 4.0
 """How much a pixel of a head counts; others count 1, and there are about thirty times as many."""
 
 FORGOTTEN = 0.15
-"""Share of the rows of a batch in which one region counts as not carried, as where words replace a
-garment: else the compositor would first meet that in use."""
+"""Share of the rows in which one region counts as not carried: the compositor would else meet that
+in use alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,22 +95,21 @@ def _local_mean(picture: Tensor) -> Tensor:
 
 
 def forget(carried: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return what was carried with one of the person's regions sure of nothing in some of the rows;
-    there stands what was carried in the row before.
+    """Return what was carried, and in some rows grey, sure of nothing, for one of the person's
+    regions, whichever: so it comes where words replace what a photo shows.
 
     Args:
         carried: (B, 4, H, W), from `Matcher.carry`.
         labels: Maps of the truth, int64 (B, H, W).
         generator: A CPU generator; it alone decides which.
     """
-    there = F.one_hot(labels.flatten(1), len(LABELS)).amax(dim=1)
-    there[:, 0] = 0
-    drawn = torch.rand(there.shape, generator=generator).to(labels.device)
+    drawn = torch.rand(len(labels), len(LABELS), generator=generator).to(labels.device)
     some = torch.rand(len(labels), generator=generator).to(labels.device) < FORGOTTEN
-    gone = (labels == (there * drawn).argmax(dim=1)[:, None, None]) & some[:, None, None]
-    other = carried.roll(1, dims=0)
-    other[:, 3] = 0
-    return torch.where(gone[:, None], other, carried)
+    there = torch.zeros_like(drawn).scatter_(1, labels.flatten(1), 1.0)
+    there[:, 0] = 0
+    chosen = (there * drawn).argmax(dim=1)[:, None, None]
+    gone = (labels == chosen) & (labels > 0) & some[:, None, None]
+    return carried * ~gone[:, None]
 
 
 class Rivals(nn.Module):
@@ -130,8 +129,9 @@ def composing_loss(
 
     The mask is learnt as such, by cross-entropy to `likeness`: squared error of the composed
     picture is least for something between a stripe and the next. What was painted is put right by
-    its absolute error, as in CP-VTON, where the mask does not hide it. Pixels of heads count more.
-    With a critic what is composed counts too: the mask learns of it as well.
+    its absolute error, as in CP-VTON, where the mask does not hide it. Where nothing is sure it
+    stays, as in `Compositor.compose`. Pixels of heads count more. With a critic what is composed
+    counts too: the mask learns of it as well.
 
     Args:
         net: What learns.
@@ -149,16 +149,17 @@ def composing_loss(
     heads = torch.isin(labels, torch.tensor(HEAD, device=labels.device))[:, None].float()
     weight = 1 + (HEAD_WEIGHT - 1) * heads
     weight = weight / weight.mean()
-    wanted = likeness(seen[1][:, :3], truth, person)
+    painted, carried, sure = seen[0], seen[1][:, :3], seen[1][:, 3:] > 0
+    wanted = likeness(carried, truth, person & sure)
     logits, touched = compositor(*seen)
-    share = logits.sigmoid()
+    touched, share = touched.where(sure, painted), logits.sigmoid() * sure
     mask = share.detach() * person
     wrong = ((touched - truth).abs() * (1 - mask) * weight).mean()
     laid = mask.sum() / person.sum().clamp(min=1)
     loss = F.binary_cross_entropy_with_logits(logits, wanted, weight) + RETOUCHING * wrong
     if not isinstance(net, Rivals):
         return {"loss": loss, "wrong": wrong, "laid": laid}
-    composed, counts = torch.lerp(touched, seen[1][:, :3], share), net.criticism
+    composed, counts = torch.lerp(touched, carried, share), net.criticism
     off = ((composed - truth).abs() * weight).mean()
     said = criticise(net.critic, composed, truth, seen[2], weight)
     loss = loss + counts.error_weight * off + said["critic"]

@@ -71,7 +71,8 @@ class Recipe:
     `model` (see `Matcher`), `schedule` and, where heads are to count more than the rest,
     `head_weight` of what carries the source's photo to the pose; without it nothing does. And
     `compositor`, `model` (see `Compositor`), `pool` of predictions and `schedule` of what retouches
-    the painted picture and lays the carried photo over it; without it nothing does."""
+    the painted picture and lays the carried photo over it, and its `critic`, `objective` (see
+    `Criticism`) and `schedule`; without it nothing does."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
