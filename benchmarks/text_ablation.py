@@ -6,7 +6,7 @@ trains what is missing (an alignment a kind and seed) and prints the table of
 `benchmarks/text_ablation/*.json`, a file an arm and seed. Finished arms are not run again, a killed
 training goes on from its checkpoint, `--table` only prints. MODEL is a model folder whose nets stay
 as they are; JUDGE holds another `clip` and `parser`. `--own` trains nothing: it takes the alignment
-that MODEL has, for the arms that leave out none of its levels.
+that MODEL has, for the arms that leave out none of its levels, and wants `--results` of its own.
 """
 
 from __future__ import annotations
@@ -227,9 +227,11 @@ def measure_bounds(bench: Bench) -> None:
             for row, picture in zip(bench.rows, painted, strict=True)
         ]
         write(path, bench, rows, name, 0, started)
+    path = bench.lesson.options.results / "retrieval.json"
+    if path.exists():
+        return
     found = retrieval_precision(bench.shop, bench.rows)
     facts = {name: [len(values), float(np.mean(values))] for name, values in found.items()}
-    path = bench.lesson.options.results / "retrieval.json"
     write_atomically(path, lambda file: file.write(json.dumps(facts, indent=1).encode()))
 
 
@@ -314,8 +316,7 @@ def main() -> None:
                 train(lesson, ARMS[arm][0], seed)
             return
         bench = make_bench(lesson)
-        if not options.own:  # They are the same, whatever alignment stands between them.
-            measure_bounds(bench)
+        measure_bounds(bench)
         for seed, arm in product(options.seeds, options.arms):
             run_arm(bench, arm, seed)
     print(as_table(options.results))
