@@ -4,8 +4,6 @@ what was painted elsewhere.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,14 +188,16 @@ def train_compositor(
         schedule: Steps, batch and rates.
         folder: For the checkpoint, the losses and the sheets.
         device: Where to train.
-        criticism: What a critic counts, which learns along from nothing; None: there is none.
+        criticism: What a critic's word counts, which starts from random weights and learns along;
+            None: there is none.
         progress: Told the steps done; None: nobody is told.
     """
     net: Compositor | Rivals = compositor
     if criticism is not None:
         net = Rivals(compositor, Critic(STYLE_CHANNELS[pose_style]), criticism)
     net.to(device).to(memory_format=torch.channels_last)
-    (height, width), schedule = layers.truth.shape[1:3], schedule.over(len(layers.truth))
+    height, width = layers.truth.shape[1:3]
+    schedule = schedule.over(len(layers.truth))
 
     def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the net sees of some pairs."""
@@ -212,8 +212,8 @@ def train_compositor(
         truth = torch.from_numpy(to_floats(layers.truth[rows])).to(device)
         labels = torch.from_numpy(layers.labels[rows]).to(device).long()
         painted, carried, pose = load(rows)
-        carried = forget(carried, labels, generator)
-        return composing_loss(net, (painted, carried, pose), truth, labels)
+        seen = painted, forget(carried, labels, generator), pose
+        return composing_loss(net, seen, truth, labels)
 
     def preview(step: int) -> None:
         """Show what was painted, what was carried, what is made of both, and the truth."""
@@ -224,15 +224,6 @@ def train_compositor(
         sheet = [to_bytes(picture.cpu().numpy()) for picture in (seen[0], seen[1][:, :3], shown)]
         write_sheet(folder / "preview.png", [*sheet, layers.truth[rows]])
 
-    before = copy.deepcopy(compositor.state_dict())
     name = "compositor" if criticism is None else "critic"
     fit(name, net, loss_of, schedule, folder, device=device, preview=preview, progress=progress)
-    if criticism is not None:
-        _return_towards(before, compositor, 1 - criticism.share)
     return compositor
-
-
-def _return_towards(before: Mapping[str, Tensor], net: nn.Module, share: float) -> None:
-    """Move a net's weights back by this share of the way to what they were."""
-    for name, weights in net.state_dict().items():
-        weights.lerp_(before[name], share)

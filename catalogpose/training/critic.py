@@ -39,10 +39,6 @@ class Criticism:
     error_weight: float = 5.0
     """0 or more: of the absolute error of what is composed, in units of -1..1; with 2 the features
     too leave a bright seam at outlines, with 6 none was seen (measured, 200 steps)."""
-    share: float = 0.75
-    """0..1: how far the compositor's weights go, in the end, from what they were to what they have
-    learnt beside the critic, as ESRGAN's network interpolation (Wang et al., ECCVW 2018): most of
-    its crispness then costs few of its dots."""
 
     def __post_init__(self) -> None:
         """Raise UsageError where a value is out of range."""
@@ -50,8 +46,6 @@ class Criticism:
             plain = isinstance(value, int | float) and not isinstance(value, bool)
             if not plain or not 0 <= value < math.inf:
                 raise UsageError(f"{name} must be a number, 0 or more, not {value!r}")
-        if self.share > 1:
-            raise UsageError(f"share must be 0 to 1, not {self.share!r}")
 
 
 class Critic(nn.Module):
