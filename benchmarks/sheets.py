@@ -1,5 +1,6 @@
-"""README's pictures: the studio's contact sheet, and a run's first rows as they are; and the heads
-of such rows, to count by eye how many are right.
+"""README's pictures: the studio's contact sheet, and a run's first rows as they are; the heads of
+such rows, to count by eye how many are right; and the same rows of two runs, for who shall not know
+which is which.
 
 python benchmarks/sheets.py studio docs/studio.jpg
 python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
@@ -7,11 +8,16 @@ python benchmarks/sheets.py run runs/style docs/style.png --rows 4
 python benchmarks/sheets.py run runs/text docs/text.png --rows 11
 python benchmarks/sheets.py run runs/figures/run work/fifty.png --rows 50 --across 10 --scale 2
 python benchmarks/sheets.py heads runs/figures/run work/heads.png --rows 50 --across 10 --scale 6
+python benchmarks/sheets.py blind runs/old runs/new work/blind.png --rows 50 --across 5 --scale 4
+
+The last writes a sheet every so many rows (work/blind-0.png, ...): source, two outputs in random
+order, target; work/blind.json says of each row whose run's output is the upper one, 0 or 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +63,31 @@ def run_sheet(run: Path, count: int, across: int) -> Image.Image:
     return Image.fromarray(np.vstack(lines))
 
 
+def blind_sheets(
+    runs: tuple[Path, Path], count: int, across: int, seed: int = 0
+) -> tuple[list[Image.Image], list[int]]:
+    """Return sheets of the same first done rows of two runs, and which run's output lies above.
+
+    Raises:
+        SystemExit: If the runs' first rows are not the same.
+    """
+    first, second = (
+        pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
+        for run in runs
+    )
+    if list(first["id"]) != list(second["id"]):
+        raise SystemExit(f"{runs[0]} and {runs[1]} have not the same first {count} rows done")
+    upper = np.random.default_rng(seed).integers(2, size=len(first)).tolist()
+    columns = []
+    for place, above in enumerate(upper):
+        outputs = [runs[0] / first["output"].iloc[place], runs[1] / second["output"].iloc[place]]
+        source, target = (runs[0] / first[name].iloc[place] for name in ("source", "target"))
+        pictures = [source, outputs[above], outputs[1 - above], target]
+        columns.append(np.vstack([np.asarray(Image.open(p).convert("RGB")) for p in pictures]))
+    starts = range(0, len(columns), across)
+    return [Image.fromarray(np.hstack(columns[s : s + across])) for s in starts], upper
+
+
 HEAD_SIDE = 28
 """Pixels of the square that is shown around a head."""
 
@@ -93,9 +124,9 @@ def cut_head(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Write one sheet."""
+    """Write one sheet, or the blind ones and their key."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("kind", choices=["studio", "run", "heads"])
+    arguments.add_argument("kind", choices=["studio", "run", "heads", "blind"])
     arguments.add_argument("paths", nargs="+", type=Path)
     arguments.add_argument("--rows", type=int, default=12)
     arguments.add_argument("--across", type=int, default=None, help="rows side by side; all")
@@ -104,10 +135,21 @@ def main() -> None:
     if options.kind == "studio":
         studio_sheet(5, 8).save(options.paths[-1], quality=88)
         return
+    across, path = options.across or options.rows, options.paths[-1]
+    if options.kind == "blind":
+        sheets, upper = blind_sheets(tuple(options.paths[:2]), options.rows, across)
+        path.with_suffix(".json").write_text(json.dumps(upper))
+        for number, sheet in enumerate(sheets):
+            save(sheet, path.with_stem(f"{path.stem}-{number}"), options.scale)
+        return
     draw = head_sheet if options.kind == "heads" else run_sheet
-    sheet = draw(options.paths[0], options.rows, options.across or options.rows)
-    size = (sheet.width * options.scale, sheet.height * options.scale)
-    sheet.resize(size, Image.Resampling.NEAREST).save(options.paths[-1])
+    save(draw(options.paths[0], options.rows, across), path, options.scale)
+
+
+def save(sheet: Image.Image, path: Path, scale: int) -> None:
+    """Write a sheet, each of its pixels as a square."""
+    size = (sheet.width * scale, sheet.height * scale)
+    sheet.resize(size, Image.Resampling.NEAREST).save(path)
 
 
 if __name__ == "__main__":
