@@ -11,13 +11,15 @@ python benchmarks/sheets.py heads runs/figures/run work/heads.png --rows 50 --ac
 python benchmarks/sheets.py blind runs/old runs/new work/blind.png --rows 50 --across 5 --scale 4
 
 The last writes a sheet every so many rows (work/blind-0.png, ...): source, two outputs in random
-order, target; work/blind.json says of each row whose run's output is the upper one, 0 or 1.
+order, target; work/blind.json, which no reader may see, has the seed and says of each row whose
+run's output is the upper one, 0 or 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +66,7 @@ def run_sheet(run: Path, count: int, across: int) -> Image.Image:
 
 
 def blind_sheets(
-    runs: tuple[Path, Path], count: int, across: int, seed: int = 0
+    runs: tuple[Path, Path], count: int, across: int, seed: int
 ) -> tuple[list[Image.Image], list[int]]:
     """Return sheets of the same first done rows of two runs, and which run's output lies above.
 
@@ -75,7 +77,8 @@ def blind_sheets(
         pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
         for run in runs
     )
-    if list(first["id"]) != list(second["id"]):
+    same = [list(rows["id"] + rows["source_sha256"]) for rows in (first, second)]
+    if same[0] != same[1] or len(first) < count:
         raise SystemExit(f"{runs[0]} and {runs[1]} have not the same first {count} rows done")
     upper = np.random.default_rng(seed).integers(2, size=len(first)).tolist()
     columns = []
@@ -83,7 +86,10 @@ def blind_sheets(
         outputs = [runs[0] / first["output"].iloc[place], runs[1] / second["output"].iloc[place]]
         source, target = (runs[0] / first[name].iloc[place] for name in ("source", "target"))
         pictures = [source, outputs[above], outputs[1 - above], target]
-        columns.append(np.vstack([np.asarray(Image.open(p).convert("RGB")) for p in pictures]))
+        with Image.open(outputs[0]) as output:
+            size = (output.height, output.width)
+        shown = [fit_on(size, np.asarray(Image.open(p).convert("RGB"))) for p in pictures]
+        columns.append(np.vstack(shown))
     starts = range(0, len(columns), across)
     return [Image.fromarray(np.hstack(columns[s : s + across])) for s in starts], upper
 
@@ -130,6 +136,7 @@ def main() -> None:
     arguments.add_argument("paths", nargs="+", type=Path)
     arguments.add_argument("--rows", type=int, default=12)
     arguments.add_argument("--across", type=int, default=None, help="rows side by side; all")
+    arguments.add_argument("--seed", type=int, default=None, help="of blind's order; a fresh one")
     arguments.add_argument("--scale", type=int, default=1, help="side of a pixel; 1")
     options = arguments.parse_args()
     if options.kind == "studio":
@@ -137,8 +144,11 @@ def main() -> None:
         return
     across, path = options.across or options.rows, options.paths[-1]
     if options.kind == "blind":
-        sheets, upper = blind_sheets(tuple(options.paths[:2]), options.rows, across)
-        path.with_suffix(".json").write_text(json.dumps(upper))
+        if len(options.paths) != 3:
+            arguments.error("blind takes two runs and the path of the sheets")
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        sheets, upper = blind_sheets(tuple(options.paths[:2]), options.rows, across, seed)
+        path.with_suffix(".json").write_text(json.dumps({"seed": seed, "upper": upper}))
         for number, sheet in enumerate(sheets):
             save(sheet, path.with_stem(f"{path.stem}-{number}"), options.scale)
         return
