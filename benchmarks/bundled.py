@@ -4,6 +4,9 @@
 
 draws the pairs (one source and one target of each of `--pairs` products of the test split), runs
 `catalogpose generate` on them and prints every figure with n, as JSON and as a Markdown table.
+Photos are drawn `--fine` times as high and wide as the canvas, by default twice, as those in
+`manifests/` are, and fitted onto it as `generate` does it; `--fine 1` draws those on which versions
+0 to 9 were first measured, whose pixels are points.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from catalogpose.catalog.canvas import fit_map, fit_photo
 from catalogpose.catalog.labels import read_parsing_map, to_common
 from catalogpose.commands.generate import generate_pictures
 from catalogpose.commands.studio import write_studio
 from catalogpose.config import GenerateOptions, StudioOptions
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.pairs import score_pair
+from catalogpose.records import Letterbox
 from catalogpose.truepose.model import read_card, resolve_model
 from catalogpose.truepose.pipeline import load_pipeline
 
@@ -33,20 +38,38 @@ Photo = NDArray[np.uint8]
 
 
 def read_pairs(run: Path) -> tuple[list[Photo], list[Photo], list[Photo], list[Photo]]:
-    """Return sources, outputs, targets and the targets' true maps of all done rows."""
+    """Return sources, outputs, targets and the targets' true maps of all done rows, each whole on a
+    canvas of its output's size, as `generate` fits them.
+    """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
-    folders = {
-        name: [(run / path).resolve() for path in rows[name]]
-        for name in ("source", "output", "target")
-    }
-    sources, outputs, targets = (
-        [np.asarray(Image.open(path).convert("RGB")) for path in folders[name]]
-        for name in ("source", "output", "target")
-    )
-    maps = [
-        read_parsing_map(p.parent.parent / "maps" / p.name, "common") for p in folders["target"]
-    ]
+    sources, outputs, targets, maps = [], [], [], []
+    for source, output, target in zip(rows["source"], rows["output"], rows["target"], strict=True):
+        made = _read_photo(run / output)
+        shown = (run / target).resolve()
+        labels = read_parsing_map(shown.parent.parent / "maps" / shown.name, "common")
+        outputs.append(made)
+        for found, path in ((sources, run / source), (targets, shown)):
+            photo = _read_photo(path)
+            found.append(fit_photo(photo, _onto(photo, made)))
+        maps.append(fit_map(labels, _onto(labels, made)))
     return sources, outputs, targets, maps
+
+
+def _read_photo(path: Path) -> Photo:
+    """Return a picture (H, W, 3)."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def _onto(picture: Photo, canvas: Photo) -> Letterbox:
+    """Return how a picture (H, W, ...) lies on a canvas (h, w, ...)."""
+    return Letterbox.fit(picture.shape[1], picture.shape[0], canvas.shape[1], canvas.shape[0])
+
+
+def photo_size(run: Path) -> str:
+    """Return height x width of a run's first source, as it lies on disk."""
+    source = pd.read_parquet(run / "results.parquet")["source"].iloc[0]
+    with Image.open(run / source) as photo:
+        return f"{photo.height} x {photo.width}"
 
 
 def mean_scores(
@@ -126,6 +149,7 @@ def main() -> None:
     """Draw, generate, measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--pairs", type=int, default=200)
+    arguments.add_argument("--fine", type=int, default=2, help="of photos, times the canvas")
     arguments.add_argument("--out", type=Path, default=Path("runs/figures"))
     arguments.add_argument("--model", default=None, help="model folder; the bundled one by default")
     options = arguments.parse_args()
@@ -133,7 +157,7 @@ def main() -> None:
     card = read_card(model)
     catalogue = options.out / "catalogue"
     if not (catalogue / "manifest.parquet").exists():
-        size = {"height": card.height, "width": card.width}
+        size = {"height": card.height * options.fine, "width": card.width * options.fine}
         write_studio(
             StudioOptions(out=catalogue, products=options.pairs, poses=1, split="test", **size)
         )
@@ -152,7 +176,8 @@ def main() -> None:
     figures["shares"] = derive(means)
     figures["seconds_generating"] = summary.seconds
     figures["protocol"] = (
-        "studio test split, seed 0, one pair a product, default steps and guidance"
+        f"studio test split, seed 0, one pair a product, photos of {photo_size(run)}, "
+        "default steps and guidance"
     )
     figures["model"] = {"name": card.name, "steps": card.steps, "guidance": card.guidance}
     figures["versions"] = {

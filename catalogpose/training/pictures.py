@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from catalogpose.catalog.canvas import fit_photo
 from catalogpose.catalog.files import write_atomically
-from catalogpose.studio import SPLITS, draw_view
+from catalogpose.records import Letterbox
+from catalogpose.studio import SPLITS, Picture, draw_view
 from catalogpose.training.correspondence import sample_surface
 from catalogpose.training.loop import Progress
 
@@ -48,13 +51,28 @@ class Pictures:
         return thinned.reshape(-1, *thinned.shape[2:])
 
 
-def _draw_part(first: int, count: int, views: int, size: tuple[int, int], path: Path) -> None:
+def draw_finely(
+    product: int, view: int, size: tuple[int, int], fine: int, *, surface: bool = False
+) -> Picture:
+    """Draw a view whose photo is fitted onto the canvas, as users' photos are, from one that is
+    `fine` times as high and wide; its pixels are means then and not points. Map, joints and surface
+    are the canvas's own.
+    """
+    height, width = size
+    picture = draw_view(product, view, height=height, width=width, surface=surface)
+    if fine == 1:
+        return picture
+    photo = draw_view(product, view, height=height * fine, width=width * fine).photo
+    letterbox = Letterbox.fit(width * fine, height * fine, width, height)
+    return dataclasses.replace(picture, photo=fit_photo(photo, letterbox))
+
+
+def _draw_part(
+    first: int, count: int, views: int, size: tuple[int, int], fine: int, path: Path
+) -> None:
     """Draw `count` products from id `first` on and write them as one part."""
     pictures = [
-        [
-            draw_view(product, view, height=size[0], width=size[1], surface=True)
-            for view in range(views)
-        ]
+        [draw_finely(product, view, size, fine, surface=True) for view in range(views)]
         for product in range(first, first + count)
     ]
     cells = (-(-size[0] // SURFACE_CELL), -(-size[1] // SURFACE_CELL))
@@ -85,6 +103,7 @@ def draw_pictures(
     views: int,
     size: tuple[int, int],
     *,
+    fine: int = 1,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> Pictures:
@@ -96,10 +115,12 @@ def draw_pictures(
         products: How many.
         views: Pictures of each.
         size: Height and width in pixels.
+        fine: See `draw_finely`.
         workers: Processes that draw.
         progress: Told how many parts are done; None: nobody is told.
     """
-    folder = folder / f"{split}-{size[0]}x{size[1]}-{views}-surface{SURFACE_CELL}"
+    name = f"{split}-{size[0]}x{size[1]}-{views}-surface{SURFACE_CELL}"
+    folder = folder / (name if fine == 1 else f"{name}-fine{fine}")
     folder.mkdir(parents=True, exist_ok=True)
     start = SPLITS[split].start
     parts = [
@@ -115,7 +136,7 @@ def draw_pictures(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             tasks = [
-                pool.submit(_draw_part, first, count, views, size, path)
+                pool.submit(_draw_part, first, count, views, size, fine, path)
                 for first, count, path in missing
             ]
             for done, task in enumerate(as_completed(tasks), start=1):

@@ -80,6 +80,7 @@ class Workshop:
             products,
             recipe.views,
             size,
+            fine=recipe.fine,
             workers=os.cpu_count() or 1,
             progress=self.progress,
         )

@@ -89,6 +89,8 @@ def write_changed(name: str, keys: tuple[str, ...], value: object, path: Path) -
         ("truepose-512", ("truepose", "steps"), 0, "truepose: steps must be a whole number, 1"),
         ("truepose-512", ("save_minutes",), -1, "save_minutes must be 0 or more"),
         ("truepose-512", ("clip",), "openai", "clip must hold names and values"),
+        ("bundled", ("fine",), 0, "fine must be a whole number, 1 or more"),
+        ("bundled-text", ("fine",), 1.5, "fine must be a whole number, 1 or more"),
         ("bundled", ("views",), 0, "views must be a whole number, 1 or more"),
         ("bundled", ("width",), 50, "height and width must be multiples of 8"),
     ],
@@ -159,6 +161,8 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("compositor", "model", "stride"), 3, "compositor: stride must divide height"),
         ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
         ("bundled", ("compositor", "model", "rounds"), 0, "compositor: rounds must be 1 or more"),
+        ("bundled", ("compositor", "model", "finish"), -8, "compositor: finish must be 0 or more"),
+        ("bundled", ("compositor", "model", "finish"), 1.5, "model of compositor: "),
         ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
         (
             "bundled",

@@ -78,6 +78,31 @@ def test_each_pixel_has_its_own_mask_and_a_new_net_retouches_nothing() -> None:
         assert torch.equal(touched, painted)
 
 
+def test_a_last_look_is_silent_until_it_learns() -> None:
+    """Added to a net it changes nothing; then it takes from a pixel's neighbours what the cells
+    leave at their edges, here a mask that is checkered.
+    """
+    painted, carried, pose = pictures()
+    net = make_compositor(0.0)
+    with torch.no_grad():
+        net.tower.leave.bias[:4] = torch.tensor([1.0, -1.0, -1.0, 1.0])
+        without = net(painted, carried, pose)
+        looking = Compositor(3, channels=(8, 16), groups=4, finish=8).eval()
+        looking.load_state_dict(net.state_dict(), strict=False)
+        for found, known in zip(looking(painted, carried, pose), without, strict=True):
+            assert torch.equal(found, known)
+        assert without[0].std() > 0.9
+    for name, weight in looking.named_parameters():
+        weight.requires_grad_(name.startswith("last_look"))
+    adam = torch.optim.Adam([w for w in looking.parameters() if w.requires_grad], 0.02)
+    for _ in range(200):
+        adam.zero_grad()
+        logits, _ = looking(painted, carried, pose)
+        logits.square().mean().backward()
+        adam.step()
+    assert logits.std() < 0.3
+
+
 @pytest.fixture(scope="module")
 def composing(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny model with a matcher and a compositor beside its nets."""

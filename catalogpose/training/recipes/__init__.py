@@ -73,11 +73,15 @@ class Recipe:
     `compositor`, `model` (see `Compositor`), `pool` of predictions and `schedule` of what retouches
     the painted picture and lays the carried photo over it, and its `critic`, `objective` (see
     `Criticism`) and `schedule`; without it nothing does."""
+    fine: int = 1
+    """How many times as high and wide photos are drawn before they are fitted onto the canvas, as
+    users' are; 1: their pixels are points."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
         _need_size(self.height, self.width)
-        _need_whole("", 1, {"products": self.products, "views": self.views})
+        drawn = {"products": self.products, "views": self.views, "fine": self.fine}
+        _need_whole("", 1, drawn)
         _need("vae", self.vae, {"widths", "latent_channels", "schedule"})
         _need("clip", self.clip, {"model", "schedule"})
         _need("parser", self.parser, {"model", "schedule"})
@@ -149,10 +153,13 @@ class TextRecipe:
     clip: Mapping[str, Any] | None = None
     """`model`, `objective` and `schedule`, as a studio recipe's, of a CLIP that takes the place of
     the model's first, near which it stays (`near` above 0); None: the model keeps its own."""
+    fine: int = 1
+    """As a studio recipe's."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
-        _need_whole("", 1, {"products": self.products, "views": self.views})
+        drawn = {"products": self.products, "views": self.views, "fine": self.fine}
+        _need_whole("", 1, drawn)
         if self.clip is not None:
             _need("clip", self.clip, {"model", "objective", "schedule"})
 

@@ -1,0 +1,38 @@
+"""Studio pictures for training: photos drawn finely and fitted onto the canvas."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catalogpose.studio import draw_view
+from catalogpose.training.pictures import draw_finely, draw_pictures
+
+SIZE = (128, 88)
+
+
+@pytest.mark.parametrize("product", [4001, 4017, 4023])
+def test_fine_photos_are_means(product: int) -> None:
+    """A finely drawn photo is nearer to the means of one drawn four times as fine than points are;
+    map, joints and surface are the canvas's own.
+    """
+    plain = draw_view(product, 1, height=128, width=88, surface=True)
+    fine = draw_finely(product, 1, SIZE, 2, surface=True)
+    large = draw_view(product, 1, height=512, width=352).photo.astype(float)
+    means = large.reshape(128, 4, 88, 4, 3).mean(axis=(1, 3))
+    off = [np.square(picture.photo - means).mean() for picture in (fine, plain)]
+    assert off[0] < 0.5 * off[1]
+    for name in ("labels", "joints", "surface"):
+        np.testing.assert_array_equal(getattr(fine, name), getattr(plain, name))
+
+
+def test_pictures_of_either_kind_are_kept_apart(tmp_path: Path) -> None:
+    """A folder that has points draws means beside them, and reads each again."""
+    points, means = (
+        draw_pictures(tmp_path, "train", 1, 2, SIZE, fine=fine, workers=1) for fine in (1, 2)
+    )
+    assert (points.photos != means.photos).any()
+    np.testing.assert_array_equal(means.photos[0, 1], draw_finely(0, 1, SIZE, 2).photo)
+    np.testing.assert_array_equal(points.surface, means.surface)
+    again = draw_pictures(tmp_path, "train", 1, 2, SIZE, workers=1)
+    np.testing.assert_array_equal(again.photos, points.photos)
