@@ -23,13 +23,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalogpose.catalog.canvas import fit_map, fit_photo
+from catalogpose.catalog.canvas import fit_map
 from catalogpose.catalog.labels import read_parsing_map, to_common
 from catalogpose.commands.generate import generate_pictures
 from catalogpose.commands.studio import write_studio
 from catalogpose.config import GenerateOptions, StudioOptions
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.pairs import score_pair
+from catalogpose.quality.scoring import fit_target
 from catalogpose.records import Letterbox
 from catalogpose.truepose.model import read_card, resolve_model
 from catalogpose.truepose.pipeline import load_pipeline
@@ -42,33 +43,27 @@ def read_pairs(run: Path) -> tuple[list[Photo], list[Photo], list[Photo], list[P
     canvas of its output's size, as `generate` fits them.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
-    sources, outputs, targets, maps = [], [], [], []
-    for source, output, target in zip(rows["source"], rows["output"], rows["target"], strict=True):
-        made = _read_photo(run / output)
-        shown = (run / target).resolve()
-        labels = read_parsing_map(shown.parent.parent / "maps" / shown.name, "common")
-        outputs.append(made)
-        for found, path in ((sources, run / source), (targets, shown)):
-            photo = _read_photo(path)
-            found.append(fit_photo(photo, _onto(photo, made)))
-        maps.append(fit_map(labels, _onto(labels, made)))
-    return sources, outputs, targets, maps
+    outputs = [np.array(Image.open(run / path).convert("RGB")) for path in rows["output"]]
+    sources, targets = (
+        [fit_target(run / path, made) for path, made in zip(rows[name], outputs, strict=True)]
+        for name in ("source", "target")
+    )
+    pairs = zip(rows["target"], outputs, strict=True)
+    return sources, outputs, targets, [fit_true_map(run / path, made) for path, made in pairs]
 
 
-def _read_photo(path: Path) -> Photo:
-    """Return a picture (H, W, 3)."""
-    return np.asarray(Image.open(path).convert("RGB"))
+def fit_true_map(photo: Path, canvas: Photo) -> Photo:
+    """Return the map (h, w) of a studio catalogue's photo, whole on a canvas (h, w, 3)."""
+    path = photo.resolve()
+    labels = read_parsing_map(path.parent.parent / "maps" / path.name, "common")
+    height, width = canvas.shape[:2]
+    return fit_map(labels, Letterbox.fit(labels.shape[1], labels.shape[0], width, height))
 
 
-def _onto(picture: Photo, canvas: Photo) -> Letterbox:
-    """Return how a picture (H, W, ...) lies on a canvas (h, w, ...)."""
-    return Letterbox.fit(picture.shape[1], picture.shape[0], canvas.shape[1], canvas.shape[0])
-
-
-def photo_size(run: Path) -> str:
-    """Return height x width of a run's first source, as it lies on disk."""
-    source = pd.read_parquet(run / "results.parquet")["source"].iloc[0]
-    with Image.open(run / source) as photo:
+def photo_size(catalogue: Path) -> str:
+    """Return height x width of a catalogue's first source, as it lies on disk."""
+    source = pd.read_parquet(catalogue / "manifest.parquet")["source"].iloc[0]
+    with Image.open(catalogue / source) as photo:
         return f"{photo.height} x {photo.width}"
 
 
@@ -156,11 +151,21 @@ def main() -> None:
     model = resolve_model(options.model)
     card = read_card(model)
     catalogue = options.out / "catalogue"
+    height, width = card.height * options.fine, card.width * options.fine
     if not (catalogue / "manifest.parquet").exists():
-        size = {"height": card.height * options.fine, "width": card.width * options.fine}
         write_studio(
-            StudioOptions(out=catalogue, products=options.pairs, poses=1, split="test", **size)
+            StudioOptions(
+                out=catalogue,
+                products=options.pairs,
+                poses=1,
+                split="test",
+                height=height,
+                width=width,
+            )
         )
+    size = photo_size(catalogue)
+    if size != f"{height} x {width}":
+        raise SystemExit(f"{catalogue} has photos of {size}: name a new --out, or another --fine")
     run = options.out / "run"
     summary = generate_pictures(
         GenerateOptions(
@@ -176,7 +181,7 @@ def main() -> None:
     figures["shares"] = derive(means)
     figures["seconds_generating"] = summary.seconds
     figures["protocol"] = (
-        f"studio test split, seed 0, one pair a product, photos of {photo_size(run)}, "
+        f"studio test split, seed 0, one pair a product, photos of {size}, "
         "default steps and guidance"
     )
     figures["model"] = {"name": card.name, "steps": card.steps, "guidance": card.guidance}

@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bundled import fit_true_map
 from PIL import Image
 
-from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.sheets import fit_on
+from catalogpose.quality.scoring import fit_target
 from catalogpose.studio import SPLITS, draw_view
 from catalogpose.training.compositor import HEAD
 
@@ -99,8 +100,8 @@ HEAD_SIDE = 28
 
 
 def head_sheet(run: Path, count: int, across: int) -> Image.Image:
-    """Return the heads of sources, outputs and targets of a studio run's first done rows, the
-    output's where the target's is.
+    """Return the heads of sources, outputs and targets of a studio run's first done rows, all on
+    the output's canvas, and the output's head where the target's is.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
     lines = []
@@ -109,9 +110,9 @@ def head_sheet(run: Path, count: int, across: int) -> Image.Image:
         for column, map_of in (("source", "source"), ("output", "target"), ("target", "target")):
             line = np.full((HEAD_SIDE, across * HEAD_SIDE, 3), 255, dtype=np.uint8)
             for place, (path, mapped) in enumerate(zip(part[column], part[map_of], strict=True)):
-                photo = (run / mapped).resolve()
-                labels = read_parsing_map(photo.parent.parent / "maps" / photo.name, "common")
-                head = cut_head(np.asarray(Image.open(run / path).convert("RGB")), labels)
+                made = np.array(Image.open(run / part["output"].iloc[place]).convert("RGB"))
+                picture = made if column == "output" else fit_target(run / path, made)
+                head = cut_head(picture, fit_true_map(run / mapped, made))
                 line[:, place * HEAD_SIDE : (place + 1) * HEAD_SIDE] = head
             lines.append(line)
     return Image.fromarray(np.vstack(lines))

@@ -54,9 +54,9 @@ class Pictures:
 def draw_finely(
     product: int, view: int, size: tuple[int, int], fine: int, *, surface: bool = False
 ) -> Picture:
-    """Draw a view whose photo is fitted onto the canvas, as users' photos are, from one that is
-    `fine` times as high and wide; its pixels are means then and not points. Map, joints and surface
-    are the canvas's own.
+    """Draw a view whose photo is fitted onto the canvas, as `generate` fits users' photos, from one
+    that is `fine` times as high and wide: its pixels are then of areas and not of points. All else
+    is the canvas's own. 1 gives the plain view.
     """
     height, width = size
     picture = draw_view(product, view, height=height, width=width, surface=surface)

@@ -4,7 +4,6 @@ trained after it, each stage resumable on its own.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -261,9 +260,7 @@ def run_stages(shop: Workshop, stages: Sequence[str]) -> None:
         "compositor": run_compositor,
         "parser": run_parser,
     }
-    facts: dict[str, object] = {
-        "recipe": dataclasses.asdict(shop.recipe), "seed": shop.seed, "model": None,
-    }  # fmt: skip
+    facts: dict[str, object] = {"recipe": shop.recipe.facts, "seed": shop.seed, "model": None}
     if shop.refine:
         facts["refine"] = sorted(shop.refine)
     options = shop.recipe.truepose

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from catalogpose.training.continuing import inherited_facts, is_spared
+from catalogpose.training.recipes import Recipe
 from catalogpose.training.workshop import Workshop, logged_seconds
 
 
@@ -32,7 +33,7 @@ def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
         trained.append("critic")
     trained = [name for name in trained if name in schedules]
     facts: dict[str, object] = {
-        "data": f"{recipe.products} studio products of the train split, {recipe.views} views each",
+        "data": _describe_pictures(recipe),
         "hardware": f"{shop.device}, {os.cpu_count()} cores, {platform.machine()}",
         "seconds": {name: logged_seconds(shop.work / name / "loss.csv") for name in trained},
         "schedules": {name: schedules[name] for name in trained},
@@ -40,3 +41,11 @@ def training_facts(shop: Workshop, stages: Sequence[str]) -> dict[str, object]:
         "torch": torch.__version__,
     }
     return facts if shop.start is None else {**inherited_facts(shop.start), **facts}
+
+
+def _describe_pictures(recipe: Recipe) -> str:
+    """Say what a recipe's nets learn of."""
+    said = f"{recipe.products} studio products of the train split, {recipe.views} views each"
+    if recipe.fine == 1:
+        return said
+    return f"{said}, drawn {recipe.fine} times as fine as the canvas and fitted onto it"

@@ -153,7 +153,7 @@ def _draw(course: TextCourse, size: tuple[int, int]) -> Pictures:
     """Draw, or read again, the pictures to learn from."""
     recipe = course.recipe
     return draw_pictures(
-        course.work / "pictures", "train", recipe.products, recipe.views, size, fine=recipe.fine,
+        course.work / "pictures", "train", recipe.products, recipe.views, size,
         workers=os.cpu_count() or 1, progress=course.progress,
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         stride: int = 2,
         groups: int = 8,
         rounds: int = 1,
-        finish: int = 0,
+        last_channels: int = 0,
     ) -> None:
         """Build the net; at first it adds nothing to what was painted.
 
@@ -43,22 +43,21 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
             stride: Pixels of a cell's side at the finest level.
             groups: Of the group norms; divides every one of `channels`.
             rounds: How often each level is worked over, 1 or more.
-            finish: Channels of a last look at every pixel, which smooths what the cells leave at
-                their edges; it is silent at first, so that it can be added to a trained net. 0:
-                there is none.
+            last_channels: Of a last look at every pixel, which smooths what the cells leave at
+                their edges; it is silent at first. 0: there is none.
 
         Raises:
-            ValueError: If `rounds` or `finish` is less.
+            ValueError: If `rounds` or `last_channels` is less.
         """
         super().__init__()
-        if finish < 0:
-            raise ValueError(f"finish must be 0 or more, not {finish}")
+        if last_channels < 0:
+            raise ValueError(f"last_channels must be 0 or more, not {last_channels}")
         cell = stride**2
         inputs = (SEEN + pose_channels) * cell
         self.tower = Tower(inputs, channels, GIVEN * cell, groups, rounds=rounds)
         for weights in (self.tower.leave.weight, self.tower.leave.bias):
             nn.init.zeros_(weights[cell:])  # type: ignore[index]  # both are there
-        self.last_look = _last_look(finish) if finish else None
+        self.last_look = _last_look(last_channels) if last_channels else None
 
     def forward(self, painted: Tensor, carried: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, 1, H, W) of the composition mask, and what was painted, retouched

@@ -13,7 +13,7 @@ from catalogpose.catalog.labels import write_parsing_map
 
 def test_pairs_lie_on_the_output_s_canvas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos twice as large as the output, and their maps, are fitted onto its canvas; rows that
-    failed are left out, and the protocol names the photos' size.
+    failed are left out. A sheet of heads is cut there too.
     """
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
     script = importlib.import_module("bundled")
@@ -39,4 +39,12 @@ def test_pairs_lie_on_the_output_s_canvas(tmp_path: Path, monkeypatch: pytest.Mo
         assert (picture[:, :4] > 195).all()
         assert (picture[:, 8:] < 5).all()
     np.testing.assert_array_equal(shown, labels[::2, ::-2])
-    assert script.photo_size(run) == "32 x 24"
+    write_parsing_map(photos.parent / "maps/a.png", labels)
+    sheets = importlib.import_module("sheets")
+    monkeypatch.setattr(sheets, "HEAD", (6,))
+    heads = np.asarray(sheets.head_sheet(run, 1, 1))
+    assert (heads[28:56] == 7).all()
+    # What counts as a head, left or right half of the picture, fills the middle of its square.
+    for square in (heads[:28], heads[56:]):
+        assert (square[13, 12:16] > 180).all()
+        assert (square[13, [4, 24]] < 5).any()

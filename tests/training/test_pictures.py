@@ -12,7 +12,7 @@ SIZE = (128, 88)
 
 
 @pytest.mark.parametrize("product", [4001, 4017, 4023])
-def test_fine_photos_are_means(product: int) -> None:
+def test_fine_photos_show_areas(product: int) -> None:
     """A finely drawn photo is nearer to the means of one drawn four times as fine than points are;
     map, joints and surface are the canvas's own.
     """
@@ -27,12 +27,15 @@ def test_fine_photos_are_means(product: int) -> None:
 
 
 def test_pictures_of_either_kind_are_kept_apart(tmp_path: Path) -> None:
-    """A folder that has points draws means beside them, and reads each again."""
+    """A folder that has pictures of points draws finer ones beside them, and none again."""
     points, means = (
         draw_pictures(tmp_path, "train", 1, 2, SIZE, fine=fine, workers=1) for fine in (1, 2)
     )
     assert (points.photos != means.photos).any()
     np.testing.assert_array_equal(means.photos[0, 1], draw_finely(0, 1, SIZE, 2).photo)
     np.testing.assert_array_equal(points.surface, means.surface)
+    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     again = draw_pictures(tmp_path, "train", 1, 2, SIZE, workers=1)
     np.testing.assert_array_equal(again.photos, points.photos)
+    assert drawn == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    assert len(drawn) == 2

@@ -79,6 +79,16 @@ def write_changed(name: str, keys: tuple[str, ...], value: object, path: Path) -
     return str(path)
 
 
+def test_an_option_that_comes_later_stops_no_training() -> None:
+    """What decides a training names `fine` where it is not 1, as if it had never been else."""
+    recipe = load_recipe("bundled")
+    assert isinstance(recipe, Recipe)
+    assert recipe.facts == dataclasses.asdict(recipe)
+    plain = dataclasses.replace(recipe, fine=1)
+    assert recipe.facts == {**plain.facts, "fine": 2}
+    assert "fine" not in plain.facts
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "value", "words"),
     [
@@ -90,7 +100,6 @@ def write_changed(name: str, keys: tuple[str, ...], value: object, path: Path) -
         ("truepose-512", ("save_minutes",), -1, "save_minutes must be 0 or more"),
         ("truepose-512", ("clip",), "openai", "clip must hold names and values"),
         ("bundled", ("fine",), 0, "fine must be a whole number, 1 or more"),
-        ("bundled-text", ("fine",), 1.5, "fine must be a whole number, 1 or more"),
         ("bundled", ("views",), 0, "views must be a whole number, 1 or more"),
         ("bundled", ("width",), 50, "height and width must be multiples of 8"),
     ],
@@ -161,8 +170,13 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("compositor", "model", "stride"), 3, "compositor: stride must divide height"),
         ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
         ("bundled", ("compositor", "model", "rounds"), 0, "compositor: rounds must be 1 or more"),
-        ("bundled", ("compositor", "model", "finish"), -8, "compositor: finish must be 0 or more"),
-        ("bundled", ("compositor", "model", "finish"), 1.5, "model of compositor: "),
+        (
+            "bundled",
+            ("compositor", "model", "last_channels"),
+            -8,
+            "compositor: last_channels must be 0 or more",
+        ),
+        ("bundled", ("compositor", "model", "last_channels"), 1.5, "model of compositor: "),
         ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
         (
             "bundled",

@@ -52,7 +52,7 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     if matcher:
         model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "nowhere": True}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
-        model = {"channels": [8, 8], "groups": 4}
+        model = {"channels": [8, 8], "groups": 4, "last_channels": 4}
         section = {
             "model": model,
             "pool": 3,
@@ -83,6 +83,10 @@ def test_a_recipe_becomes_a_model_folder_that_generates(tmp_path: Path) -> None:
     pictures = pipe(photo, labels, {6: embedding[0]}, joints, [frozenset({6})], [7])
     assert pictures.shape == (1, 64, 48, 3)
     assert (tmp_path / "out/work/truepose/preview.png").is_file()
+    # Photos are drawn as fine as the recipe says, and the card says so.
+    drawn = tmp_path / "out/work/pictures"
+    assert {path.name.rpartition("-")[2] for path in drawn.iterdir()} == {"fine2"}
+    assert "drawn 2 times as fine as the canvas" in card.training["data"]
 
     again: list[str] = []
     train_model(options, lambda name, done, total: again.append(name))

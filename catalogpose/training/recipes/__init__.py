@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class Recipe:
     `Criticism`) and `schedule`; without it nothing does."""
     fine: int = 1
     """How many times as high and wide photos are drawn before they are fitted onto the canvas, as
-    users' are; 1: their pixels are points."""
+    the nets meet users' (CLIP and parser see those at their own size); 1: their pixels are points.
+    Drawing takes longer, 2 about twice as long."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
@@ -87,6 +89,17 @@ class Recipe:
         _need("parser", self.parser, {"model", "schedule"})
         _need("truepose", self.truepose, {"unet", "fusion", "pose", "pose_style", "scheduler",
               "start", "warm", "objective", "schedule", "steps", "guidance"})  # fmt: skip
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a training that goes on must have been begun with, by name; an option at its default
+        is left out, so that one that came later stops no training from before.
+        """
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,13 +166,10 @@ class TextRecipe:
     clip: Mapping[str, Any] | None = None
     """`model`, `objective` and `schedule`, as a studio recipe's, of a CLIP that takes the place of
     the model's first, near which it stays (`near` above 0); None: the model keeps its own."""
-    fine: int = 1
-    """As a studio recipe's."""
 
     def __post_init__(self) -> None:
         """Raise ValueError naming what a section lacks or a number that is out of range."""
-        drawn = {"products": self.products, "views": self.views, "fine": self.fine}
-        _need_whole("", 1, drawn)
+        _need_whole("", 1, {"products": self.products, "views": self.views})
         if self.clip is not None:
             _need("clip", self.clip, {"model", "objective", "schedule"})
 
