@@ -33,7 +33,6 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         stride: int = 2,
         groups: int = 8,
         rounds: int = 1,
-        last_channels: int = 0,
     ) -> None:
         """Build the net; at first it adds nothing to what was painted.
 
@@ -43,21 +42,13 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
             stride: Pixels of a cell's side at the finest level.
             groups: Of the group norms; divides every one of `channels`.
             rounds: How often each level is worked over, 1 or more.
-            last_channels: Of a last look at every pixel, which smooths what the cells leave at
-                their edges; it is silent at first. 0: there is none.
-
-        Raises:
-            ValueError: If `rounds` or `last_channels` is less.
         """
         super().__init__()
-        if last_channels < 0:
-            raise ValueError(f"last_channels must be 0 or more, not {last_channels}")
         cell = stride**2
         inputs = (SEEN + pose_channels) * cell
         self.tower = Tower(inputs, channels, GIVEN * cell, groups, rounds=rounds)
         for weights in (self.tower.leave.weight, self.tower.leave.bias):
             nn.init.zeros_(weights[cell:])  # type: ignore[index]  # both are there
-        self.last_look = _last_look(last_channels) if last_channels else None
 
     def forward(self, painted: Tensor, carried: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits (B, 1, H, W) of the composition mask, and what was painted, retouched
@@ -71,10 +62,7 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         stride = self.config.stride
         seen = torch.cat([painted, carried, pose.to(painted.dtype)], dim=1).to(self.dtype)
         given = self.tower(F.pixel_unshuffle(seen, stride))
-        given = F.pixel_shuffle(given, stride)
-        if self.last_look is not None:
-            given = given + self.last_look(torch.cat([seen[:, :SEEN], given], dim=1))
-        given = given.float()
+        given = F.pixel_shuffle(given, stride).float()
         return given[:, :1], painted.float() + given[:, 1:]
 
     def compose(
@@ -98,19 +86,3 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         if within is not None:
             changed = changed * within.float()
         return torch.lerp(painted.float(), composed, changed)
-
-
-def _last_look(channels: int) -> nn.Sequential:
-    """Build convolutions that look at each pixel and its neighbours, pose left out, and say what
-    is to be added to what the tower gave: nothing at first.
-    """
-    last = nn.Conv2d(channels, GIVEN, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)  # type: ignore[arg-type]  # it has one
-    return nn.Sequential(
-        nn.Conv2d(SEEN + GIVEN, channels, 3, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(channels, channels, 3, padding=1),
-        nn.SiLU(),
-        last,
-    )

@@ -170,13 +170,6 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("compositor", "model", "stride"), 3, "compositor: stride must divide height"),
         ("bundled", ("compositor", "model", "depth"), 3, "model of compositor: "),
         ("bundled", ("compositor", "model", "rounds"), 0, "compositor: rounds must be 1 or more"),
-        (
-            "bundled",
-            ("compositor", "model", "last_channels"),
-            -8,
-            "compositor: last_channels must be 0 or more",
-        ),
-        ("bundled", ("compositor", "model", "last_channels"), 1.5, "model of compositor: "),
         ("bundled", ("compositor", "schedule"), {}, "schedule of compositor: "),
         (
             "bundled",

@@ -52,7 +52,7 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     if matcher:
         model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "nowhere": True}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
-        model = {"channels": [8, 8], "groups": 4, "last_channels": 4}
+        model = {"channels": [8, 8], "groups": 4}
         section = {
             "model": model,
             "pool": 3,
