@@ -144,7 +144,7 @@ def main() -> None:
     """Draw, generate, measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--pairs", type=int, default=200)
-    arguments.add_argument("--fine", type=int, default=2, help="of photos, times the canvas")
+    arguments.add_argument("--fine", type=int, default=2, help="size of photos, in canvases")
     arguments.add_argument("--out", type=Path, default=Path("runs/figures"))
     arguments.add_argument("--model", default=None, help="model folder; the bundled one by default")
     options = arguments.parse_args()

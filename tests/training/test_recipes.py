@@ -80,7 +80,9 @@ def write_changed(name: str, keys: tuple[str, ...], value: object, path: Path) -
 
 
 def test_an_option_that_comes_later_stops_no_training() -> None:
-    """What decides a training names `fine` where it is not 1, as if it had never been else."""
+    """`fine` is among what decides a training only where it is not 1, so that a folder which was
+    begun before there was `fine` goes on.
+    """
     recipe = load_recipe("bundled")
     assert isinstance(recipe, Recipe)
     assert recipe.facts == dataclasses.asdict(recipe)
