@@ -109,6 +109,16 @@ class Letterbox:
         top = (height - source_height * scale) / 2
         return cls(scale=scale, left=left, top=top, width=width, height=height)
 
+    def times(self, factor: int) -> Letterbox:
+        """Return the transform to a canvas `factor` times as high and wide, everything in place."""
+        return Letterbox(
+            scale=self.scale * factor,
+            left=self.left * factor,
+            top=self.top * factor,
+            width=self.width * factor,
+            height=self.height * factor,
+        )
+
     def points(self, xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map points (..., 2), x and y in source pixels, to canvas pixels; NaN stays NaN."""
         offset = np.array([self.left, self.top], dtype=np.float32)

@@ -74,17 +74,18 @@ class TextDriven:
         labels: NDArray[np.uint8],
         embeddings: Mapping[int, NDArray[np.floating]],
         kept: frozenset[int],
+        finer: NDArray[np.uint8] | None = None,
     ) -> SourceFeatures:
         """Look at what is kept of a source; the rest of the person is blanked before SourceNet sees
         it. Arguments as for `TruePosePipeline.encode_source`, and the label ids to keep; the
         embeddings are those of a photo that was blanked too, since regions are cut out as
-        rectangles.
+        rectangles, and so is the finer one.
         """
         left = {label: vector for label, vector in embeddings.items() if label in kept}
         seen = np.where(np.isin(labels, list(kept)), labels, np.uint8(0))
         blanked = blank(photo, labels, kept)
         # What is blanked is carried too, as grey: else what is kept would lie all over the person.
-        features = self._pipe.encode_source(blanked, seen, left, labels)
+        features = self._pipe.encode_source(blanked, seen, left, labels, finer)
         whole = torch.from_numpy(labels.astype(np.int64))[None]
         return replace(features, labels=whole.to(features.labels.device))
 

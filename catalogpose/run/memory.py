@@ -149,7 +149,10 @@ class Memory:
         letterbox = self._letterbox(photo)
         labels = fit_map(seen.labels, letterbox)
         features = self._pipe.encode_source(
-            fit_photo(photo.picture, letterbox), labels, seen.embeddings
+            fit_photo(photo.picture, letterbox),
+            labels,
+            seen.embeddings,
+            finer=fit_photo(photo.picture, letterbox.times(self._pipe.scale)),
         )
         return _make_source(features, photo, labels, seen.embeddings)
 
@@ -165,7 +168,10 @@ class Memory:
         blanked = blank(photo.picture, seen.labels, kept)
         left = [region for region in seen.regions if region.label in kept]
         embeddings = self._eyes.embed(blanked, left)
-        features = text.encode_source(fit_photo(blanked, letterbox), labels, embeddings, kept)
+        finer = fit_photo(blanked, letterbox.times(self._pipe.scale))
+        features = text.encode_source(
+            fit_photo(blanked, letterbox), labels, embeddings, kept, finer
+        )
         return _make_source(features, photo, labels, embeddings)
 
     def _open(self, job: Job) -> tuple[Photo, Seen]:

@@ -51,9 +51,14 @@ class Carrier:
             return replace(batch, carried=carried_latents(self._encode, self.carry_photos(batch)))
 
     @torch.no_grad()
-    def carry_photos(self, batch: PairBatch) -> Tensor:
-        """Return what is carried over in each pair of a batch, (B, 4, H, W), see `Matcher.carry`;
+    def carry_photos(self, batch: PairBatch, finer: Tensor | None = None) -> Tensor:
+        """Return what is carried over in each pair of a batch, (B, 4, sH, sW), see `Matcher.carry`;
         sources are embedded once.
+
+        Args:
+            batch: With photos.
+            finer: The sources' photos, s times as high and wide as the canvas, which are carried in
+                place of the batch's: (B, 3, sH, sW) in -1..1, one a pair. None: the batch's are.
 
         Raises:
             ValueError: If the batch has no photos.
@@ -66,8 +71,12 @@ class Carrier:
         first = first.scatter_reduce(0, source_of, rows, "amin")
         with without_autocast(source_of.device):
             maps = batch.labels[first]
+            if finer is None:
+                spread = spread_person(batch.photos, maps)[source_of]
+            else:
+                spread = spread_person(finer, batch.labels)
             source = SourcePhoto(
-                photo=spread_person(batch.photos, maps)[source_of],
+                photo=spread,
                 labels=batch.labels,
                 keys=self.matcher.keys(batch.photos, maps).taken(source_of),
             )

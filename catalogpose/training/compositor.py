@@ -22,8 +22,8 @@ from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.pose_encoder import STYLE_CHANNELS, draw_pose
 
 SIDE = 7
-"""Pixels of a square's side; the mean over squares of their means is what colours are compared by,
-so that a stripe and the next count together."""
+"""Pixels of the canvas of a square's side; the mean over squares of their means is what colours are
+compared by, so that a stripe and the next count together."""
 
 APART = 0.2
 """How far, in units of -1..1, mean or spread of a colour may lie from the truth's for a likeness of
@@ -45,21 +45,21 @@ in use alone."""
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """What was painted and carried of n pairs, and what is true."""
+    """What was painted and carried of n pairs, and what is true, s times as high and wide."""
 
     painted: NDArray[np.uint8]
     """(n, H, W, 3)."""
-    carried: NDArray[np.float32]
-    """(n, 4, H, W), from `Matcher.carry`."""
+    carried: NDArray[np.floating]
+    """(n, 4, sH, sW), from `Matcher.carry`."""
     joints: NDArray[np.float32]
     """(n, 18, 3), the poses in canvas pixels."""
     truth: NDArray[np.uint8]
-    """(n, H, W, 3)."""
+    """(n, sH, sW, 3)."""
     labels: NDArray[np.uint8]
-    """(n, H, W), the maps of the truth, ids in `records.LABELS`."""
+    """(n, sH, sW), the maps of the truth, ids in `records.LABELS`."""
 
 
-def likeness(carried: Tensor, truth: Tensor, person: Tensor) -> Tensor:
+def likeness(carried: Tensor, truth: Tensor, person: Tensor, scale: int = 1) -> Tensor:
     """Say how much carried pictures look like the truth: whether, around each pixel and channel
     by channel, colours have the same mean and the same spread.
 
@@ -70,25 +70,31 @@ def likeness(carried: Tensor, truth: Tensor, person: Tensor) -> Tensor:
         carried: (B, 3, H, W) in -1..1.
         truth: (B, 3, H, W) in -1..1.
         person: bool (B, 1, H, W); no other pixels count.
+        scale: How many times as high and wide as the canvas they are; it is found for cells of so
+            many pixels' side.
 
     Returns:
         (B, 1, H, W): 0..1, 0 outside the person.
     """
-    share = _local_mean(person.float()).clamp(min=1e-6)
+    share = _local_mean(person.float(), scale).clamp(min=1e-6)
 
     def describe(picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return the local mean and standard deviation of the person."""
-        mean = _local_mean(picture * person) / share
-        square = _local_mean(picture.square() * person) / share
+        mean = _local_mean(picture * person, scale) / share
+        square = _local_mean(picture.square() * person, scale) / share
         return mean, (square - mean.square()).clamp(min=1e-4).sqrt()
 
     (mean, spread), (true_mean, true_spread) = describe(carried), describe(truth)
     apart = (mean - true_mean).square() + (spread - true_spread).square()
-    return torch.exp(-apart.mean(dim=1, keepdim=True) / (2 * APART**2)) * person
+    alike = torch.exp(-apart.mean(dim=1, keepdim=True) / (2 * APART**2))
+    return F.interpolate(alike, size=(person.shape[2], person.shape[3])) * person
 
 
-def _local_mean(picture: Tensor) -> Tensor:
-    """Return the mean around each pixel, nearer ones counting more; there is nothing outside."""
+def _local_mean(picture: Tensor, scale: int) -> Tensor:
+    """Return the mean around each cell of `scale` pixels' side, nearer ones counting more; there is
+    nothing outside.
+    """
+    picture = F.avg_pool2d(picture, scale)
     for _ in range(2):
         picture = F.avg_pool2d(picture, SIDE, stride=1, padding=SIDE // 2)
     return picture
@@ -136,8 +142,8 @@ def composing_loss(
     Args:
         net: What learns.
         seen: What was painted and carried, and the poses, as the net takes them.
-        truth: (B, 3, H, W) in -1..1.
-        labels: Its maps, int64 (B, H, W).
+        truth: (B, 3, sH, sW) in -1..1.
+        labels: Its maps, int64 (B, sH, sW).
 
     Returns:
         `loss`; `wrong`, what of the absolute error is not hidden; `laid`, the mask's mean on the
@@ -149,10 +155,11 @@ def composing_loss(
     heads = torch.isin(labels, torch.tensor(HEAD, device=labels.device))[:, None].float()
     weight = 1 + (HEAD_WEIGHT - 1) * heads
     weight = weight / weight.mean()
-    painted, carried, sure = seen[0], seen[1][:, :3], seen[1][:, 3:] > 0
-    wanted = likeness(carried, truth, person & sure)
+    carried, sure = seen[1][:, :3], seen[1][:, 3:] > 0
+    wanted = likeness(carried, truth, person & sure, compositor.config.scale)
     logits, touched = compositor(*seen)
-    touched, share = touched.where(sure, painted), logits.sigmoid() * sure
+    touched = touched.where(sure, compositor.enlarge(seen[0]))
+    share = logits.sigmoid() * sure
     mask = share.detach() * person
     wrong = ((touched - truth).abs() * (1 - mask) * weight).mean()
     laid = mask.sum() / person.sum().clamp(min=1)
@@ -161,7 +168,8 @@ def composing_loss(
         return {"loss": loss, "wrong": wrong, "laid": laid}
     composed, counts = torch.lerp(touched, carried, share), net.criticism
     off = ((composed - truth).abs() * weight).mean()
-    said = criticise(net.critic, composed, truth, seen[2], weight)
+    pose = F.interpolate(seen[2], size=(truth.shape[2], truth.shape[3]))
+    said = criticise(net.critic, composed, truth, pose, weight)
     loss = loss + counts.error_weight * off + said["critic"]
     loss = loss + counts.verdict_weight * said["verdict"]
     loss = loss + counts.feature_weight * said["features"]
@@ -196,13 +204,13 @@ def train_compositor(
     if criticism is not None:
         net = Rivals(compositor, Critic(STYLE_CHANNELS[pose_style]), criticism)
     net.to(device).to(memory_format=torch.channels_last)
-    height, width = layers.truth.shape[1:3]
+    height, width = layers.painted.shape[1:3]
     schedule = schedule.over(len(layers.truth))
 
     def load(rows: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the net sees of some pairs."""
         painted = torch.from_numpy(to_floats(layers.painted[rows])).to(device)
-        carried = torch.from_numpy(layers.carried[rows]).to(device)
+        carried = torch.from_numpy(layers.carried[rows]).to(device).float()
         joints = torch.from_numpy(layers.joints[rows]).to(device)
         return painted, carried, draw_pose(joints, height, width, pose_style)
 
@@ -221,7 +229,8 @@ def train_compositor(
         seen = load(rows)
         with torch.no_grad():
             shown = compositor.compose(*seen)
-        sheet = [to_bytes(picture.cpu().numpy()) for picture in (seen[0], seen[1][:, :3], shown)]
+        below = compositor.enlarge(seen[0])
+        sheet = [to_bytes(picture.cpu().numpy()) for picture in (below, seen[1][:, :3], shown)]
         write_sheet(folder / "preview.png", [*sheet, layers.truth[rows]])
 
     name = "compositor" if criticism is None else "critic"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
+from catalogpose.pixels import to_floats
 from catalogpose.training.card import make_card
 from catalogpose.training.carrier import Carrier, draw_carried
 from catalogpose.training.compositor import Layers, train_compositor
@@ -17,13 +19,9 @@ from catalogpose.training.held_out import HeldOut, hold_out_pairs, predict
 from catalogpose.training.nets import make_compositor, read_matcher, read_nets
 from catalogpose.training.objective import Objective
 from catalogpose.training.pairs import Pairs
+from catalogpose.training.pictures import draw_large
 from catalogpose.training.vae import train_decoder
-from catalogpose.training.workshop import (
-    Workshop,
-    flat,
-    load_eyes,
-    make_pairs,
-)
+from catalogpose.training.workshop import Workshop, flat, load_eyes, make_pairs
 from catalogpose.truepose.pipeline import TruePosePipeline
 
 AT_ONCE = 20
@@ -69,18 +67,7 @@ def run_compositor(shop: Workshop) -> None:
     pipe, pairs = _open(shop)
     # Mostly other pairs than the decoder has learnt of.
     places = (np.arange(options["pool"]) + 0.5) * len(pairs) / options["pool"]
-    places = places.astype(int)
-    held = hold_out_pairs(pairs, flat(shop.pictures("train").photos), pairs.pairs[places])
-    assert held.target_labels is not None  # the studio knows them
-    latents = np.array_split(_predict(shop, pipe, held), _batches(len(held)))
-    painted = [pipe.decode_latents(torch.from_numpy(part).to(shop.device)) for part in latents]
-    layers = Layers(
-        painted=np.concatenate(painted),
-        carried=_carry(_carrier(shop, pipe), pairs, places),
-        joints=held.joints,
-        truth=held.targets,
-        labels=held.target_labels,
-    )
+    layers = _make_layers(shop, pipe, pairs, places.astype(int), compositor.config.scale)
     style = shop.recipe.truepose["pose_style"]
     train = partial(
         train_compositor, layers, compositor, style, device=shop.device, progress=shop.progress
@@ -91,6 +78,46 @@ def run_compositor(shop: Workshop) -> None:
         criticism = Criticism(**critic.get("objective", {}))
         train(shop.schedule(critic), shop.work / "critic", criticism=criticism)
     compositor.half().save_pretrained(str(shop.model / "compositor"))
+
+
+def _make_layers(
+    shop: Workshop, pipe: TruePosePipeline, pairs: Pairs, places: NDArray[np.integer], scale: int
+) -> Layers:
+    """Paint pairs and carry their sources' photos, drawn `scale` times as high and wide as the
+    canvas, as their truth is.
+    """
+    chosen = pairs.pairs[places]
+    held = hold_out_pairs(pairs, flat(shop.pictures("train").photos), chosen)
+    latents = np.array_split(_predict(shop, pipe, held), _batches(len(held)))
+    painted = [pipe.decode_latents(torch.from_numpy(part).to(shop.device)) for part in latents]
+    photos, truth, labels = None, held.targets, held.target_labels
+    if scale > 1:
+        photos, _ = _draw_finer(shop, chosen[:, 0], scale)
+        truth, labels = _draw_finer(shop, chosen[:, 1], scale)
+    assert labels is not None  # the studio knows them
+    return Layers(
+        painted=np.concatenate(painted),
+        carried=_carry(_carrier(shop, pipe), pairs, places, photos),
+        joints=held.joints,
+        truth=truth,
+        labels=labels,
+    )
+
+
+def _draw_finer(
+    shop: Workshop, rows: NDArray[np.integer], scale: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw pictures to learn from once more, `scale` times as high and wide as the canvas: photos
+    and maps.
+    """
+    recipe = shop.recipe
+    return draw_large(
+        "train",
+        [divmod(int(row), recipe.views) for row in rows],
+        (recipe.height * scale, recipe.width * scale),
+        workers=os.cpu_count() or 1,
+        progress=shop.progress,
+    )
 
 
 def _open(shop: Workshop) -> tuple[TruePosePipeline, Pairs]:
@@ -119,13 +146,21 @@ def _predict(shop: Workshop, pipe: TruePosePipeline, held: HeldOut) -> NDArray[n
     return np.concatenate(parts)
 
 
-def _carry(carrier: Carrier, pairs: Pairs, places: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Return what is carried in pairs, (n, 4, H, W)."""
-    parts = np.array_split(places, _batches(len(places)))
-    found = [
-        carrier.carry_photos(pairs.take(part.tolist()).to(carrier.vae.device)) for part in parts
-    ]
-    return np.concatenate([part.cpu().numpy() for part in found])
+def _carry(
+    carrier: Carrier,
+    pairs: Pairs,
+    places: NDArray[np.integer],
+    photos: NDArray[np.uint8] | None,
+) -> NDArray[np.float32]:
+    """Return what is carried in pairs, (n, 4, sH, sW), of their sources' finer photos
+    (n, sH, sW, 3); None: of the pairs' own.
+    """
+    device, found = carrier.vae.device, []
+    for rows in np.array_split(np.arange(len(places)), _batches(len(places))):
+        finer = None if photos is None else torch.from_numpy(to_floats(photos[rows])).to(device)
+        batch = pairs.take(places[rows].tolist()).to(device)
+        found.append(carrier.carry_photos(batch, finer).cpu().numpy())
+    return np.concatenate(found)
 
 
 def _batches(count: int) -> int:

@@ -19,6 +19,7 @@ from catalogpose.training.objective import carried_target
 from catalogpose.training.pairs import Pairs
 from catalogpose.training.wishes import Wishes
 from catalogpose.truepose.conditions import Conditions
+from catalogpose.truepose.matcher import embed_photo
 from catalogpose.truepose.pipeline import TruePosePipeline
 from catalogpose.truepose.regions import choose_regions
 
@@ -93,7 +94,7 @@ def kept_carried(
     maps = torch.stack([labels[place] for place in range(len(photos))])
     blanked = _blank_all(photos, maps, wishes.kept)
     seen = [
-        pipe.embed_photo(photo, np.where(np.isin(own, np.flatnonzero(kept)), own, 0), own)
+        embed_photo(pipe.matcher, photo, own, np.isin(own, [0, *np.flatnonzero(kept)]))
         for photo, own, kept in zip(
             blanked, maps.cpu().numpy(), wishes.kept.cpu().numpy(), strict=True
         )

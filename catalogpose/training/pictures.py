@@ -23,6 +23,9 @@ from catalogpose.training.loop import Progress
 PART = 50
 """Products in one part file."""
 
+VIEWS_A_TASK = 8
+"""Views that a process draws before it hands them over."""
+
 SURFACE_CELL = 2
 """Pixels of a cell's side, for each of which one point of the surface is kept."""
 
@@ -65,6 +68,44 @@ def draw_finely(
     photo = draw_view(product, view, height=height * fine, width=width * fine).photo
     letterbox = Letterbox.fit(width * fine, height * fine, width, height)
     return dataclasses.replace(picture, photo=fit_photo(photo, letterbox))
+
+
+def draw_large(
+    split: str,
+    views: Sequence[tuple[int, int]],
+    size: tuple[int, int],
+    *,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw views of a split's products at some size: photos (n, H, W, 3) and maps (n, H, W).
+
+    Args:
+        split: `train`, `validation` or `test`.
+        views: n products, counted from the split's first, and their views.
+        size: H and W.
+        workers: Processes that draw.
+        progress: Told how many views are done; None: nobody is told.
+    """
+    photos = np.empty((len(views), *size, 3), np.uint8)
+    maps = np.empty((len(views), *size), np.uint8)
+    first, context = SPLITS[split].start, multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        tasks = ((first + product, view, *size) for product, view in views)
+        drawn = pool.map(_draw_plainly, *zip(*tasks, strict=True), chunksize=VIEWS_A_TASK)
+        for place, (photo, labels) in enumerate(drawn):
+            photos[place], maps[place] = photo, labels
+            if progress is not None and (place + 1) % PART == 0:
+                progress("drawing finer pictures", place + 1, len(views))
+    return photos, maps
+
+
+def _draw_plainly(
+    product: int, view: int, height: int, width: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a view's photo and map."""
+    picture = draw_view(product, view, height=height, width=width)
+    return picture.photo, picture.labels
 
 
 def _draw_part(

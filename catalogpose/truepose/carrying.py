@@ -17,7 +17,7 @@ ALIKE = 1.25
 """Most tokens by which neighbours may move apart and still be of one surface."""
 
 EDGE = 4
-"""Pixels around a person that show what lies beside them on the person."""
+"""Pixels of the canvas around a person that show what lies beside them on the person."""
 
 
 def spread_person(photo: Tensor, labels: Tensor) -> Tensor:
@@ -25,12 +25,14 @@ def spread_person(photo: Tensor, labels: Tensor) -> Tensor:
     little off an arm's edge then shows the arm, and not the wall behind it.
 
     Args:
-        photo: (B, 3, H, W).
-        labels: Its parsing map, int64 (B, H, W).
+        photo: (B, 3, sH, sW), s times as high and wide as its map.
+        labels: Its parsing map on the canvas, int64 (B, H, W).
     """
     known = (labels[:, None] > 0).to(photo.dtype)
+    scale = photo.shape[2] // known.shape[2]
+    known = F.interpolate(known, size=(photo.shape[2], photo.shape[3]))
     spread = photo * known
-    for _ in range(EDGE):
+    for _ in range(EDGE * scale):
         # Both means leave out what lies outside the picture in the same way.
         share, around = (F.avg_pool2d(x, 3, 1, 1) for x in (known, spread))
         beside = (known == 0) & (share > 0)
@@ -97,8 +99,9 @@ def find_places(
 
 
 def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:
-    """Sample a photo (B, 3, H, W) at places (B, h, w, 2), in tokens, and join how sure they are
-    (B, h, w) behind its third channel: float32 (B, 4, H, W). More channels come last.
+    """Sample a photo (B, 3, sH, sW), s times as high and wide as the canvas, at places
+    (B, h, w, 2), in tokens, and join how sure they are (B, h, w) behind its third channel: float32
+    (B, 4, sH, sW). More channels come last.
     """
     size = photo.shape[2:]
     tokens = places.new_tensor([places.shape[2], places.shape[1]])

@@ -3,7 +3,7 @@ carried there for the denoiser to see (ours: attention over a few tokens gives c
 before its stripes).
 
 Shapes: B batch, E width of an embedding, h and w the canvas in tokens of `stride` pixels, H and W
-in pixels.
+in pixels, s how many times as high and wide as the canvas a photo is that is carried.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class SourcePhoto:
     """Photos of sources, embedded once, so that they can be carried to any number of poses."""
 
     photo: Tensor
-    """float32 (B, 3, H, W) in -1..1, from `spread_person`, so that places a little off the person
+    """float32 (B, 3, sH, sW) in -1..1, from `spread_person`, so that places a little off the person
     show it."""
     labels: Tensor
     """Their parsing maps, int64 (B, H, W)."""
     keys: Keys
     """From `Matcher.keys`."""
     kept: Tensor | None = None
-    """float32 (B, 1, H, W), 0 where something else stands in the photo for what words replace, so
+    """float32 (B, 1, sH, sW), 0 where something else stands in the photo for what words replace, so
     that nothing from there is sure; None: the photo is whole."""
 
 
@@ -126,7 +126,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             queries: Of one pose a source, (B, E, h, w).
 
         Returns:
-            float32 (B, 4, H, W): the photo as it would lie on the posed person, and how sure the
+            float32 (B, 4, sH, sW): the photo as it would lie on the posed person, and how sure the
             places are, 0..1.
         """
         rows = zip(source.keys.tokens, queries, source.labels, strict=True)
@@ -172,18 +172,32 @@ def embed_photo(
     matcher: Matcher,
     photo: NDArray[np.uint8],
     labels: NDArray[np.uint8],
-    kept: NDArray[np.bool_] | None,
+    kept: NDArray[np.bool_] | None = None,
+    finer: NDArray[np.uint8] | None = None,
 ) -> SourcePhoto:
-    """Embed a photo (H, W, 3) with its map (H, W); `kept` (H, W) as of `SourcePhoto`."""
+    """Embed a photo, so that it can be carried.
+
+    Args:
+        matcher: What finds the places.
+        photo: (H, W, 3), on the canvas.
+        labels: (H, W), its map.
+        kept: (H, W), as of `SourcePhoto`; None: the photo is whole.
+        finer: (sH, sW, 3), the same photo, s times as high and wide, which is carried in its place;
+            None: it is carried itself.
+    """
     device = matcher.device
     pixels = torch.from_numpy(to_floats(photo[None])).to(device)
+    shown = pixels if finer is None else torch.from_numpy(to_floats(finer[None])).to(device)
     regions = torch.from_numpy(labels.astype(np.int64))[None].to(device)
-    whole = None if kept is None else torch.from_numpy(kept.astype(np.float32))[None, None]
-    whole = None if whole is None else whole.to(device)
-    # What stands in the photo for what words replace spreads nowhere: around it all is sure again.
-    spreading = regions if whole is None else regions * (whole[:, 0] > 0)
+    whole, spreading = None, regions
+    if kept is not None:
+        whole = torch.from_numpy(kept.astype(np.float32))[None, None].to(device)
+        # What stands in the photo for what words replace spreads nowhere: around it all is sure
+        # again.
+        spreading = regions * (whole[:, 0] > 0)
+        whole = F.interpolate(whole, size=(shown.shape[2], shown.shape[3]))
     return SourcePhoto(
-        photo=spread_person(pixels, spreading),
+        photo=spread_person(shown, spreading),
         labels=regions,
         keys=matcher.keys(pixels.to(matcher.dtype), regions),
         kept=whole,

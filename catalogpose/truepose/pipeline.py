@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
@@ -106,6 +107,11 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         super().save_pretrained(str(folder), safe_serialization=True, **options)
         self.card = write_card(Path(folder), self.card)
 
+    @property
+    def scale(self) -> int:
+        """s: how many times as high and wide as the canvas its pictures are."""
+        return 1 if self.compositor is None else int(self.compositor.config.scale)
+
     @torch.no_grad()
     def encode_source(
         self,
@@ -113,6 +119,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         labels: NDArray[np.uint8],
         embeddings: Mapping[int, NDArray[np.floating]],
         whole: NDArray[np.uint8] | None = None,
+        finer: NDArray[np.uint8] | None = None,
     ) -> SourceFeatures:
         """Look at one source (Eq. 3, 4 and 9's choice).
 
@@ -122,6 +129,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             embeddings: One CLIP embedding (D,) a label id; CAA never chooses a region without.
             whole: The map by which the photo is carried, if not `labels`, which lack what was taken
                 out of the photo; None: they are it.
+            finer: (sH, sW, 3), the same photo, s times as high and wide, which is carried; s is
+                `scale`, for pictures as fine as can be. None: `photo` is.
 
         Raises:
             ValueError: If photo or map has another size than the canvas.
@@ -138,38 +147,30 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         layers = self.source_unet(self.encode_photos(photo[None]).to(dtype))
         embedded = (label_map * known[label_map]).to(device)
         chosen = choose_regions(layers, embedded, len(LABELS), self.unet.config.region_count)
+        carried = None
+        if self.matcher is not None:
+            # Where the maps differ nothing is sure.
+            kept = None if whole is None else labels == whole
+            seen = labels if whole is None else whole
+            carried = embed_photo(self.matcher, photo, seen, kept, finer)
         return SourceFeatures(
             layers=layers,
             chosen=chosen,
             labels=label_map.to(device),
             embeddings=table.to(device, dtype),
-            photo=self.embed_photo(photo, labels, whole),
+            photo=carried,
         )
-
-    @torch.no_grad()
-    def embed_photo(
-        self,
-        photo: NDArray[np.uint8],
-        labels: NDArray[np.uint8],
-        whole: NDArray[np.uint8] | None = None,
-    ) -> SourcePhoto | None:
-        """Embed a photo to be carried over; arguments as for `encode_source`, where the maps differ
-        nothing is sure. None: the model has no matcher.
-        """
-        if self.matcher is None:
-            return None
-        kept = None if whole is None else labels == whole
-        return embed_photo(self.matcher, photo, labels if whole is None else whole, kept)
 
     def carry(self, photos: Sequence[SourcePhoto | None], drawn: Tensor) -> Tensor | None:
         """Return `carry_photos` of photos to pose pictures; None without matcher too."""
         return None if self.matcher is None else carry_photos(self.matcher, photos, drawn)
 
     def see_carried(self, carried: Tensor | None) -> Tensor | None:
-        """Return `carried_latents` of what `carry` gave, each row on its own; None of None."""
+        """Return `carried_latents` of what `carry` gave, on the canvas, by rows; None of None."""
         if carried is None:
             return None
-        return torch.cat([carried_latents(self._encode, row) for row in carried[:, None]])
+        fitted = F.adaptive_avg_pool2d(carried, (self.card.height, self.card.width))
+        return torch.cat([carried_latents(self._encode, row) for row in fitted[:, None]])
 
     @torch.no_grad()
     def encode_photos(self, photos: NDArray[np.uint8]) -> Tensor:
@@ -239,18 +240,17 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         references: Sequence[KeptReference | None] | None = None,
         **options: Any,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses, uint8 (B, H, W, 3): `denoise`, whose arguments these are, decode,
-        and in models with a compositor retouch and lay what is carried over it.
+        """Paint a batch of poses, uint8 (B, sH, sW, 3): `denoise`, whose arguments these are,
+        decode, and in models with a compositor retouch and lay what is carried over it; s is
+        `scale`.
         """
-        carried = drawn = None
-        if self.compositor is not None:
-            drawn = self.draw_poses(joints)
-            carried = self.carry([c.photo for c in conditions], drawn)
+        drawn = self.draw_poses(joints)
+        carried = self.carry([c.photo for c in conditions], drawn)
         latent = self.denoise(
             conditions, joints, seeds, references=references, carried=carried, **options
         )
         painted = self._decode(latent)
-        if carried is not None:
+        if self.compositor is not None:
             within = where_laid(conditions, stack_references(references or (), latent), painted)
             painted = self.compositor.compose(painted, carried, drawn, within)
         return to_bytes(painted.cpu().numpy())

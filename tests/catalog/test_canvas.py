@@ -76,3 +76,12 @@ def test_joints_go_from_their_canvas_to_ours() -> None:
     assert fitted[1].tolist() == [88, 108, 1]
     assert np.isnan(fitted[2, :2]).all()
     assert joints[1].tolist() == [100, 100, 1]
+
+
+def test_a_finer_canvas_shows_all_in_the_same_place() -> None:
+    """Three times the canvas is one of three times its size: borders and points where they were."""
+    letterbox = Letterbox.fit(70, 41, 88, 128)
+    finer = letterbox.times(3)
+    assert finer == Letterbox.fit(70, 41, 264, 384)
+    points = np.array([[0, 0], [35, 20.5], [70, 41]], dtype=np.float32)
+    np.testing.assert_allclose(finer.points(points), 3 * letterbox.points(points), atol=1e-4)

@@ -64,6 +64,20 @@ def test_background_does_not_count() -> None:
     torch.testing.assert_close(like[..., :24], torch.ones_like(like[..., :24]))
 
 
+def test_likeness_is_found_on_the_canvas() -> None:
+    """Of pictures twice as fine with the same colours it is the same, in cells of two pixels."""
+    draw = torch.Generator().manual_seed(0)
+    carried, truth = torch.rand(2, 1, 3, 24, 24, generator=draw)
+    person = torch.rand(1, 1, 24, 24, generator=draw) > 0.3
+
+    def finer(picture: torch.Tensor) -> torch.Tensor:
+        """Return a picture with four pixels in the place of each."""
+        return picture.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    found = likeness(finer(carried), finer(truth), finer(person), 2)
+    torch.testing.assert_close(found, finer(likeness(carried, truth, person)))
+
+
 def test_a_head_counts_more() -> None:
     """What is painted wrong on a head weighs `HEAD_WEIGHT` times as much as on a coat; the weights'
     mean is 1, so that a picture that is wrong all over loses the same.
@@ -187,3 +201,37 @@ def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(
     away, before = ((part - wanted)[:, :, 18:].abs().mean() for part in (touched, below))
     assert away < 0.5 * before
     assert (tmp_path / "preview.png").is_file()
+
+
+def test_it_learns_what_only_a_finer_photo_shows(tmp_path: Path) -> None:
+    """Of a photo twice as fine as the canvas it lays rows of single pixels, which the canvas shows
+    as their mean; and the loss compares what `compose` makes.
+    """
+    draw = np.random.default_rng(0)
+    colours = draw.integers(64, 192, (8, 1, 4, 3)).repeat(64, axis=1).repeat(16, axis=2)
+    truth = (colours + 50 * (-1) ** np.arange(64)[:, None, None]).astype(np.uint8)
+    carried = np.ones((8, 4, 64, 64), dtype=np.float32)
+    carried[:, :3] = truth.transpose(0, 3, 1, 2) / 127.5 - 1
+    layers = Layers(
+        painted=colours[:, ::2, ::2].astype(np.uint8),
+        carried=carried,
+        joints=np.ones((8, 18, 3), dtype=np.float32),
+        truth=truth,
+        labels=np.full((8, 64, 64), LABEL_ID["dress"], dtype=np.uint8),
+    )
+    torch.manual_seed(0)
+    net = Compositor(channels=(16, 16), groups=4, scale=2, last_channels=8)
+    schedule = Schedule(steps=40, batch=4, learning_rate=0.01, warmup=5)
+    train_compositor(layers, net, "rgb", schedule, tmp_path, device="cpu", criticism=Criticism())
+    pose = draw_pose(torch.from_numpy(layers.joints), 32, 32)
+    painted, wanted = (
+        torch.from_numpy(part).movedim(-1, 1) / 127.5 - 1 for part in (layers.painted, truth)
+    )
+    seen = painted, torch.from_numpy(carried), pose
+    with torch.no_grad():
+        found = net.compose(*seen)
+        rivals = Rivals(net, Critic(3), Criticism())
+        off = composing_loss(rivals, seen, wanted, torch.from_numpy(layers.labels).long())["off"]
+    away, before = ((part - wanted).abs().mean() for part in (found, net.enlarge(painted)))
+    torch.testing.assert_close(off, away)
+    assert away < 0.4 * before

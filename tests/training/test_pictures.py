@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalogpose.studio import draw_view
-from catalogpose.training.pictures import draw_finely, draw_pictures
+from catalogpose.studio import SPLITS, draw_view
+from catalogpose.training.pictures import draw_finely, draw_large, draw_pictures
 
 SIZE = (128, 88)
 
@@ -39,3 +39,14 @@ def test_pictures_of_either_kind_are_kept_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.photos, points.photos)
     assert drawn == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     assert len(drawn) == 2
+
+
+def test_views_are_drawn_at_any_size_in_their_order() -> None:
+    """Photos and maps are those that the studio draws, a place a view."""
+    views = [(4, 1), (0, 0), (4, 1)]
+    photos, maps = draw_large("validation", views, (64, 48), workers=2)
+    first = SPLITS["validation"].start
+    for photo, labels, (product, view) in zip(photos, maps, views, strict=True):
+        picture = draw_view(first + product, view, height=64, width=48)
+        np.testing.assert_array_equal(photo, picture.photo)
+        np.testing.assert_array_equal(labels, picture.labels)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from catalogpose.commands.train import train_model
@@ -52,7 +53,7 @@ def write_tiny_recipe(path: Path, *, matcher: bool = False) -> None:
     if matcher:
         model = {"channels": [8, 8], "width": 4, "stride": 4, "groups": 4, "nowhere": True}
         recipe["truepose"]["matcher"] = {"model": model, "schedule": schedule}
-        model = {"channels": [8, 8], "groups": 4}
+        model = {"channels": [8, 8], "groups": 4, "scale": 2, "last_channels": 4}
         section = {
             "model": model,
             "pool": 3,
@@ -144,7 +145,8 @@ def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
 
 def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
     """A recipe with a matcher trains one over a model without; going on from there keeps it, and
-    what lays its photos over the pictures learns anew from what TruePose then predicts.
+    what lays its photos over the pictures learns anew from what TruePose then predicts, for
+    pictures of the size that the recipe says.
     """
     plain, carrying = tmp_path / "plain.json", tmp_path / "carrying.json"
     write_tiny_recipe(plain)
@@ -153,9 +155,13 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
     model = train_model(options, lambda name, done, total: None).model
     found: list[ModelCard] = []
     told: list[str] = []
-    for place in ("second", "third"):
+    for place, scale in (("second", 2), ("third", 1)):
+        values = json.loads(carrying.read_text(encoding="utf-8"))
+        values["truepose"]["compositor"]["model"]["scale"] = scale
+        recipe = tmp_path / f"{place}.json"
+        recipe.write_text(json.dumps(values), encoding="utf-8")
         again = dataclasses.replace(
-            options, recipe=str(carrying), out=tmp_path / place, model=str(model)
+            options, recipe=str(recipe), out=tmp_path / place, model=str(model)
         )
         told.clear()
         model = train_model(again, lambda name, done, total: told.append(name)).model
@@ -164,7 +170,9 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         found.append(read_card(model))
         pipe = TruePosePipeline.from_pretrained(model)
         assert pipe.matcher is not None
-        assert pipe.compositor is not None
+        assert pipe.scale == scale
+        with Image.open(tmp_path / place / "work/critic/preview.png") as sheet:
+            assert sheet.height == 4 * 64 * scale
         assert {"compositor", "critic"} <= set(found[-1].training["seconds"])
         assert found[-1].training["schedules"]["critic"]["steps"] == 2
         parsed = np.load(tmp_path / place / "work/parsed.npy")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from catalogpose.records import LABELS
 from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto, embed_photo
@@ -152,6 +153,35 @@ def test_what_was_taken_out_of_a_photo_spreads_nowhere() -> None:
     torch.testing.assert_close(whole[22:26], torch.full((4,), 128.0))
     torch.testing.assert_close(part[14:18], torch.full((4,), 90.0))
     torch.testing.assert_close(part[22:26], torch.full((4,), 250.0))
+
+
+def test_a_finer_photo_is_carried_in_the_photos_place() -> None:
+    """Places are found in the photo on the canvas, and what lies there is the finer one's: its
+    person spread as far, what was taken out of it as little sure.
+    """
+    draw = np.random.default_rng(1)
+    photo = draw.integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    finer = draw.integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    labels, kept = np.full((24, 20), UPPER, dtype=np.uint8), np.ones((24, 20), dtype=bool)
+    labels[:, 14:], kept[:10] = 0, False
+    matcher = make_matcher()
+    plain, large = (embed_photo(matcher, photo, labels, kept, other) for other in (None, finer))
+    torch.testing.assert_close(plain.keys.tokens, large.keys.tokens)
+    pixels = torch.from_numpy(finer).movedim(-1, 0)[None] / 127.5 - 1
+    torch.testing.assert_close(large.photo[..., 20:, :28], pixels[..., 20:, :28])
+    moved = (large.photo != pixels).any(dim=1)[0]
+    assert moved[24:, 28:36].all()
+    assert not moved[:, 36:].any()
+    queries = 8 * torch.eye(30).view(1, 30, 6, 5)
+    small, found = (
+        matcher.carry(dataclasses.replace(source, keys=Keys(queries)), queries)
+        for source in (plain, large)
+    )
+    assert found.shape == (1, 4, 48, 40)
+    assert found[:, 3, :16].max() == 0
+    torch.testing.assert_close(
+        F.avg_pool2d(found[:, 3:], 2)[:, :, 12:], small[:, 3:, 12:], atol=0.02, rtol=0
+    )
 
 
 def test_what_was_taken_out_of_a_photo_is_sure_of_nothing() -> None:
