@@ -5,8 +5,9 @@
 draws the pairs (one source and one target of each of `--pairs` products of the test split), runs
 `catalogpose generate` on them and prints every figure with n, as JSON and as a Markdown table.
 Photos are drawn `--fine` times as high and wide as the canvas, by default twice, as those in
-`manifests/` are, and fitted onto it as `generate` does it; `--fine 1` draws those on which versions
-0 to 9 were first measured, whose pixels are points.
+`manifests/` are; `--fine 1` draws those on which versions 0 to 9 were first measured, whose pixels
+are points. All pictures are compared at the output's size, and of a model whose outputs are finer
+than its canvas a second time fitted onto that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from PIL import Image
 
 from catalogpose.catalog.canvas import fit_map
 from catalogpose.catalog.labels import read_parsing_map, to_common
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.commands.generate import generate_pictures
 from catalogpose.commands.studio import write_studio
 from catalogpose.config import GenerateOptions, StudioOptions
@@ -33,7 +35,7 @@ from catalogpose.quality.pairs import score_pair
 from catalogpose.quality.scoring import fit_target
 from catalogpose.records import Letterbox
 from catalogpose.truepose.model import read_card, resolve_model
-from catalogpose.truepose.pipeline import load_pipeline
+from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
 Photo = NDArray[np.uint8]
 
@@ -84,8 +86,16 @@ def mean_scores(
     return {name: round(float(value), 4) for name, value in frame.mean().items()}
 
 
+def through_vae(pipe: TruePosePipeline, picture: Photo) -> Photo:
+    """Return what the VAE gives back of a picture on its canvas, at the picture's size."""
+    fitted = fit_on((pipe.card.height, pipe.card.width), picture)
+    return fit_on(picture.shape[:2], pipe.decode_latents(pipe.encode_photos(fitted[None]))[0])
+
+
 def measure(run: Path, model: Path) -> dict[str, object]:
-    """Score outputs, copies, ceilings and floors of a finished run."""
+    """Score outputs, copies, ceilings and floors of a finished run, at the outputs' size and, where
+    that is another, on the canvas.
+    """
     sources, outputs, targets, maps = read_pairs(run)
     parser = Parser.load(model / "parser")
     pipe = load_pipeline(model, "cpu")
@@ -94,19 +104,25 @@ def measure(run: Path, model: Path) -> dict[str, object]:
         """Return the parser's map in the common vocabulary."""
         return to_common(parser.parse(picture), parser.label_set)
 
-    through_vae = [pipe.decode_latents(pipe.encode_photos(target[None]))[0] for target in targets]
-    others = [*targets[1:], targets[0]]
     table = {
         "output": outputs,
         "source copied": sources,
-        "target through the VAE": through_vae,
+        "target through the VAE": [through_vae(pipe, target) for target in targets],
         "true target": targets,
-        "another product's target": others,
+        "another product's target": [*targets[1:], targets[0]],
     }
-    return {
-        "n": len(outputs),
-        "means": {name: mean_scores(rows, targets, maps, parse) for name, rows in table.items()},
-    }
+    shown = outputs[0].shape[:2]
+    found: dict[str, object] = {"n": len(outputs)}
+    for name, size in (("means", shown), ("on_canvas", (pipe.card.height, pipe.card.width))):
+        if name == "means" or size != shown:
+            letterbox = Letterbox.fit(shown[1], shown[0], size[1], size[0])
+            fitted = {row: [fit_on(size, p) for p in rows] for row, rows in table.items()}
+            fitted_maps = [fit_map(labels, letterbox) for labels in maps]
+            found[name] = {
+                row: mean_scores(rows, fitted["true target"], fitted_maps, parse)
+                for row, rows in fitted.items()
+            }
+    return found
 
 
 def derive(means: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -179,6 +195,9 @@ def main() -> None:
     figures = measure(run, model)
     means = figures["means"]
     figures["shares"] = derive(means)
+    on_canvas = figures.get("on_canvas")
+    if on_canvas is not None:
+        figures["shares_on_canvas"] = derive(on_canvas)
     figures["seconds_generating"] = summary.seconds
     figures["protocol"] = (
         f"studio test split, seed 0, one pair a product, photos of {size}, "
@@ -202,6 +221,8 @@ def main() -> None:
     )
     print(json.dumps(figures, indent=2))
     print(as_table(means))
+    if on_canvas is not None:
+        print(f"\nFitted onto the canvas, {card.height} x {card.width}:\n\n{as_table(on_canvas)}")
 
 
 if __name__ == "__main__":

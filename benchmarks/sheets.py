@@ -95,8 +95,8 @@ def blind_sheets(
     return [Image.fromarray(np.hstack(columns[s : s + across])) for s in starts], upper
 
 
-HEAD_SIDE = 28
-"""Pixels of the square that is shown around a head."""
+HEAD_SHARE = 0.22
+"""Side of the square that is shown around a head, of the picture's height."""
 
 
 def head_sheet(run: Path, count: int, across: int) -> Image.Image:
@@ -104,30 +104,32 @@ def head_sheet(run: Path, count: int, across: int) -> Image.Image:
     the output's canvas, and the output's head where the target's is.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'").head(count)
+    with Image.open(run / rows["output"].iloc[0]) as first:
+        side = round(HEAD_SHARE * first.height)
     lines = []
     for start in range(0, len(rows), across):
         part = rows.iloc[start : start + across]
         for column, map_of in (("source", "source"), ("output", "target"), ("target", "target")):
-            line = np.full((HEAD_SIDE, across * HEAD_SIDE, 3), 255, dtype=np.uint8)
+            line = np.full((side, across * side, 3), 255, dtype=np.uint8)
             for place, (path, mapped) in enumerate(zip(part[column], part[map_of], strict=True)):
                 made = np.array(Image.open(run / part["output"].iloc[place]).convert("RGB"))
                 picture = made if column == "output" else fit_target(run / path, made)
-                head = cut_head(picture, fit_true_map(run / mapped, made))
-                line[:, place * HEAD_SIDE : (place + 1) * HEAD_SIDE] = head
+                head = cut_head(picture, fit_true_map(run / mapped, made), side)
+                line[:, place * side : (place + 1) * side] = head
             lines.append(line)
     return Image.fromarray(np.vstack(lines))
 
 
-def cut_head(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the square around the middle of a map's head, the picture's edge going on outside; all
-    white where the map has none.
+def cut_head(picture: np.ndarray, labels: np.ndarray, side: int) -> np.ndarray:
+    """Return the square of so many pixels around the middle of a map's head, the picture's edge
+    going on outside; all white where the map has none.
     """
     found = np.argwhere(np.isin(labels, HEAD))
     if not len(found):
-        return np.full((HEAD_SIDE, HEAD_SIDE, 3), 255, dtype=np.uint8)
-    wide = np.pad(picture, ((HEAD_SIDE, HEAD_SIDE), (HEAD_SIDE, HEAD_SIDE), (0, 0)), "edge")
-    top, left = (found.min(axis=0) + found.max(axis=0) - HEAD_SIDE) // 2 + HEAD_SIDE
-    return wide[top : top + HEAD_SIDE, left : left + HEAD_SIDE]
+        return np.full((side, side, 3), 255, dtype=np.uint8)
+    wide = np.pad(picture, ((side, side), (side, side), (0, 0)), "edge")
+    top, left = (found.min(axis=0) + found.max(axis=0) - side) // 2 + side
+    return wide[top : top + side, left : left + side]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from catalogpose.catalog.labels import find_regions, load_keypoint_table
 from catalogpose.catalog.manifest import write_manifest
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.perception.clip import Clip
 from catalogpose.records import LABEL_ID, Reference, Row
 from catalogpose.studio import SPLITS, Picture, Product, draw, make_product, make_scene
@@ -96,7 +97,9 @@ def draw_pairs(height: int, width: int) -> Iterator[Pair]:
 
 
 def transfer(pipe: TruePosePipeline, clip: Clip, pair: Pair, seed: int) -> np.ndarray:
-    """Put the source's top on the reference, with true maps and the model's own settings."""
+    """Put the source's top on the reference, with true maps and the model's own settings; a picture
+    finer than the canvas is fitted onto it, where the truth is.
+    """
     source, reference = pair.source, pair.reference
     regions = find_regions(source.labels)
     vectors = clip.embed(source.photo, [region.box for region in regions])
@@ -106,7 +109,8 @@ def transfer(pipe: TruePosePipeline, clip: Clip, pair: Pair, seed: int) -> np.nd
     latent = pipe.encode_photos(reference.photo[None])
     kept = pipe.keep_reference(latent, (reference.labels == UPPER).astype(np.float32))
     joints = reference.joints[None]
-    return pipe.generate([pipe.condition(features, shown)], joints, [seed], references=[kept])[0]
+    found = pipe.generate([pipe.condition(features, shown)], joints, [seed], references=[kept])[0]
+    return fit_on(source.labels.shape, found)
 
 
 def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:

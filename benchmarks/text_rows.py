@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogpose.catalog.labels import find_regions
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.humandiffusion.judging import Attributes, attributes_of
 from catalogpose.humandiffusion.memory import TEMPERATURE, Memory, Retrieved, refine, search
 from catalogpose.humandiffusion.text_driven import Filling, TextDriven, blank
@@ -25,6 +26,7 @@ from catalogpose.records import GARMENTS, GROUP_OF, LABEL_ID, LABELS
 from catalogpose.training.pictures import Pictures
 from catalogpose.training.truepose import embed_regions
 from catalogpose.truepose.pipeline import TruePosePipeline
+from catalogpose.truepose.prepared import PoseConditions
 
 Photo = NDArray[np.uint8]
 
@@ -196,9 +198,7 @@ def paint_row(shop: Shop, row: HeldRow, text: TextDriven, way: str, seed: int) -
             nothing = np.zeros((0, len(own[label])))
             fillings[label] = Filling(vector=own[label], remembered=nothing, by_words=False)
     conditions = text.condition(row.labels, fillings, kept, source)
-    noise = [seed * 100_000 + row.place]
-    picture: Photo = shop.pipe.generate([conditions], row.joints[None], noise)[0]
-    return picture
+    return paint_on_canvas(shop, row, conditions, seed)
 
 
 def repose_row(shop: Shop, row: HeldRow, seed: int) -> Photo | None:
@@ -207,10 +207,14 @@ def repose_row(shop: Shop, row: HeldRow, seed: int) -> Photo | None:
         return None
     shown = frozenset(int(label) for label in np.unique(row.labels) if label)
     features = shop.pipe.encode_source(row.source, row.source_labels, row.source_embeddings)
-    picture: Photo = shop.pipe.generate(
-        [shop.pipe.condition(features, shown)], row.joints[None], [seed * 100_000 + row.place]
-    )[0]
-    return picture
+    return paint_on_canvas(shop, row, shop.pipe.condition(features, shown), seed)
+
+
+def paint_on_canvas(shop: Shop, row: HeldRow, conditions: PoseConditions, seed: int) -> Photo:
+    """Paint a row; a picture finer than the canvas is fitted onto it, where the truth is."""
+    noise = [seed * 100_000 + row.place]
+    picture = shop.pipe.generate([conditions], row.joints[None], noise)[0]
+    return fit_on(row.labels.shape, picture)
 
 
 def measure_row(shop: Shop, row: HeldRow, picture: Photo) -> dict[str, float | None]:

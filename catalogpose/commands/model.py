@@ -18,6 +18,7 @@ from catalogpose.truepose.parts import (
     list_files,
     read_net_settings,
     read_parts,
+    read_picture_size,
 )
 
 SERVER_FAULT = 500
@@ -32,6 +33,8 @@ class ModelSummary:
     """Where it lies; of a hub model, its local copy."""
     card: ModelCard
     """Name, canvas, sampling, label set, training, licence and the weights' hashes."""
+    picture_size: tuple[int, int]
+    """Height and width of the pictures that it makes, in pixels."""
     settings: Mapping[str, object]
     """TargetNet's own settings, such as `fusion`."""
     parts: tuple[Part, ...]
@@ -54,6 +57,7 @@ class ModelSummary:
         facts = {
             "model": f"{card.name} ({self.folder})",
             "canvas": f"{card.height} x {card.width} pixels, height first",
+            "pictures": f"{self.picture_size[0]} x {self.picture_size[1]} pixels",
             "sampling": f"{card.steps} steps, guidance {card.guidance:g}",
             "label set": card.label_set,
             "pose style": card.pose_style,
@@ -122,6 +126,7 @@ def inspect_model(options: InspectOptions) -> ModelSummary:
     return ModelSummary(
         folder=folder,
         card=card,
+        picture_size=read_picture_size(folder, card),
         settings=read_net_settings(folder),
         parts=parts,
         companions={name: name in carried for name in COMPANIONS},

@@ -102,7 +102,7 @@ def paint(
     """Paint every pair with the card's steps and guidance, pair i from the noise of seed + i.
 
     Args:
-        pipe: What paints; in evaluation mode.
+        pipe: What paints, pictures of the canvas's size; in evaluation mode.
         pairs: At least one.
         batch: Pairs painted together.
         seed: 0 or more.

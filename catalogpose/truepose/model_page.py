@@ -9,7 +9,13 @@ from pathlib import Path
 from catalogpose.catalog.files import write_atomically
 from catalogpose.errors import UsageError
 from catalogpose.truepose.model import CARD_NAME, ModelCard
-from catalogpose.truepose.parts import COMPANIONS, Part, read_net_settings, read_parts
+from catalogpose.truepose.parts import (
+    COMPANIONS,
+    Part,
+    read_net_settings,
+    read_parts,
+    read_picture_size,
+)
 
 PAGE_NAME = "README.md"
 """The page's file name in a model folder."""
@@ -38,7 +44,10 @@ def write_model_page(folder: Path, card: ModelCard) -> Path:
     lies there that catalogpose did not write.
     """
     path, kept = folder / PAGE_NAME, read_kept_words(folder)
-    text = make_model_page(card, read_parts(folder), read_net_settings(folder)) + END + kept
+    page = make_model_page(
+        card, read_parts(folder), read_net_settings(folder), read_picture_size(folder, card)
+    )
+    text = page + END + kept
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
     return path
 
@@ -61,16 +70,20 @@ def read_kept_words(folder: Path) -> str:
 
 
 def make_model_page(
-    card: ModelCard, parts: tuple[Part, ...], settings: Mapping[str, object]
+    card: ModelCard,
+    parts: tuple[Part, ...],
+    settings: Mapping[str, object],
+    picture_size: tuple[int, int],
 ) -> str:
     """Return the page's text: what the hub reads, between lines `---`, then five sections.
 
-    Every figure on it is the card's or counted in the folder. `training.measured` of the card, a
-    mapping of names to figures, is what its last section shows.
+    Every figure on it is the card's or counted in the folder; `picture_size` is height and width of
+    the pictures that the model makes. `training.measured` of the card, a mapping of names to
+    figures, is what its last section shows.
     """
     sections = (
-        ("What it is", _what_it_is(card, parts, settings)),
-        ("What it is not", _what_it_is_not(card)),
+        ("What it is", _what_it_is(card, parts, settings, picture_size)),
+        ("What it is not", _what_it_is_not(picture_size)),
         ("Training data and licence", _training(card)),
         ("How to use it", _usage(card, parts)),
         ("How it was measured", _measured(card)),
@@ -110,10 +123,16 @@ def _hub_ids(value: object) -> list[str] | None:
     return [name for name in _names(value) or () if HUB_ID.fullmatch(name)] or None
 
 
-def _what_it_is(card: ModelCard, parts: tuple[Part, ...], settings: Mapping[str, object]) -> str:
+def _what_it_is(
+    card: ModelCard,
+    parts: tuple[Part, ...],
+    settings: Mapping[str, object],
+    picture_size: tuple[int, int],
+) -> str:
     """Return the method, the settings and the table of parts."""
     facts: dict[str, object] = {
         "canvas": f"{card.height} x {card.width} pixels, height first",
+        "pictures": f"{picture_size[0]} x {picture_size[1]} pixels",
         "sampling": f"{card.steps} steps, guidance {card.guidance:g}",
         "label set": card.label_set,
         "pose style": card.pose_style,
@@ -132,13 +151,14 @@ def _what_it_is(card: ModelCard, parts: tuple[Part, ...], settings: Mapping[str,
     )
 
 
-def _what_it_is_not(card: ModelCard) -> str:
+def _what_it_is_not(picture_size: tuple[int, int]) -> str:
     """Return the limits that hold for every model that catalogpose trains."""
     return "\n".join((
         "- Not the paper authors' model: no weights of theirs are public, and none are in here.",
         "- Not a model for pictures unlike those it was trained on, which the next section names.",
-        f"- Not larger than its canvas: details finer than {card.height} x {card.width} pixels can "
-        "hold are lost or invented, and what the source photo does not show is invented.",
+        f"- Not larger than its pictures: details finer than {picture_size[0]} x {picture_size[1]} "
+        "pixels can hold are lost, and what the source photo does not show is invented, on the "
+        "canvas.",
         "- Not a record of anything that happened: catalogpose marks each picture in its XMP as "
         "made by a model, and the mark should stay. Re-pose people only with their consent.",
     ))  # fmt: skip

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -89,7 +90,22 @@ def read_net_settings(folder: Path) -> dict[str, object]:
 
     Raises UsageError where the file is no JSON object.
     """
-    path = folder / UNET_CONFIG
+    values = _read_config(folder / UNET_CONFIG)
+    return {name: values[name] for name in NET_SETTINGS if name in values}
+
+
+def read_picture_size(folder: Path, card: ModelCard) -> tuple[int, int]:
+    """Return height and width of the pictures that a model makes: its canvas's, or of a model whose
+    compositor has a scale so many times that.
+
+    Raises UsageError where the compositor's config is no JSON object.
+    """
+    scale = _read_config(folder / COMPOSITOR / "config.json").get("scale", 1)
+    return card.height * int(scale), card.width * int(scale)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what a part's config holds; empty where there is none."""
     if not path.is_file():
         return {}
     try:
@@ -98,7 +114,7 @@ def read_net_settings(folder: Path) -> dict[str, object]:
         raise UsageError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a JSON object; fetch the model folder again")
-    return {name: values[name] for name in NET_SETTINGS if name in values}
+    return values
 
 
 def folder_faults(folder: Path, card: ModelCard, *, check: bool = True) -> list[str]:

@@ -22,7 +22,7 @@ PART = Part(name="unet", parameters=1234567, bytes=2_500_000, kinds=("F16",))
 
 def front_matter(**changes: Any) -> dict[str, Any]:
     """Return what the hub reads of the card with changed fields."""
-    page = make_model_page(dataclasses.replace(CARD, **changes), (PART,), {})
+    page = make_model_page(dataclasses.replace(CARD, **changes), (PART,), {}, (1024, 704))
     _, text, _ = page.split("---\n", 2)
     values: dict[str, Any] = yaml.safe_load(text)
     return values
@@ -61,7 +61,7 @@ def test_an_unknown_licence_keeps_its_name() -> None:
 
 def test_the_page_says_what_people_ask() -> None:
     """Five sections, with canvas, parameters, the card's training and its licence."""
-    page = make_model_page(CARD, (PART,), {"fusion": "hpfa+caa"})
+    page = make_model_page(CARD, (PART,), {"fusion": "hpfa+caa"}, (1024, 704))
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## What it is",
         "## What it is not",
@@ -70,7 +70,8 @@ def test_the_page_says_what_people_ask() -> None:
         "## How it was measured",
     ]
     for words in (
-        "# trial", "64 x 48", "| `unet` | 1,234,567 | 2.5 |", "fusion hpfa+caa",
+        "# trial", "64 x 48", "pictures: 1024 x 704", "finer than 1024 x 704 pixels",
+        "| `unet` | 1,234,567 | 2.5 |", "fusion hpfa+caa",
         "- data: ten drawings", "- hours:\n  - unet: 3", "- seed: 7",
         "- licence of the weights: Apache-2.0", "carries no `parser/` and no `clip/`",
     ):  # fmt: skip
@@ -79,9 +80,9 @@ def test_the_page_says_what_people_ask() -> None:
 
 def test_figures_are_the_cards_or_none() -> None:
     """Measured figures are shown once, in their section; without any the page says so."""
-    assert "records no figures" in make_model_page(CARD, (PART,), {})
+    assert "records no figures" in make_model_page(CARD, (PART,), {}, (1024, 704))
     card = dataclasses.replace(CARD, training={"data": "d", "measured": {"psnr": 19.5}})
-    page = make_model_page(card, (PART,), {})
+    page = make_model_page(card, (PART,), {}, (1024, 704))
     assert "records no figures" not in page
     assert page.count("- psnr: 19.5") == 1
     assert page.index("## How it was measured") < page.index("- psnr: 19.5")
@@ -90,7 +91,7 @@ def test_figures_are_the_cards_or_none() -> None:
 def test_words_of_the_card_stay_one_line() -> None:
     """A line feed or a tag in the card cannot make a heading or HTML of it."""
     card = dataclasses.replace(CARD, training={"data": "a\n## b <script>"})
-    page = make_model_page(card, (PART,), {})
+    page = make_model_page(card, (PART,), {}, (1024, 704))
     assert "- data: a ## b &lt;script>" in page.splitlines()
 
 

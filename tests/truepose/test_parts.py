@@ -1,11 +1,18 @@
 import inspect
+import json
 from pathlib import Path
 
 import pytest
 
 from catalogpose.errors import UsageError
 from catalogpose.truepose.model import BUNDLED, ModelCard
-from catalogpose.truepose.parts import NET_SETTINGS, folder_faults, read_net_settings, read_parts
+from catalogpose.truepose.parts import (
+    NET_SETTINGS,
+    folder_faults,
+    read_net_settings,
+    read_parts,
+    read_picture_size,
+)
 from catalogpose.truepose.pose_encoder import PoseEncoder
 from catalogpose.truepose.siamese import TargetNet
 
@@ -22,6 +29,18 @@ def test_parameters_are_the_nets() -> None:
     expected = sum(parameter.numel() for parameter in net.parameters())
     found = {part.name: part.parameters for part in read_parts(BUNDLED)}
     assert found["pose_encoder"] == expected
+
+
+def test_pictures_are_as_large_as_the_compositor_says(tmp_path: Path) -> None:
+    """So many times the canvas, height first; as large as it without a compositor, with an earlier
+    one, or with one that has no scale of its own.
+    """
+    card = ModelCard(name="m", height=64, width=48)
+    assert read_picture_size(tmp_path, card) == (64, 48)
+    for values, size in (({}, (64, 48)), ({"scale": 1}, (64, 48)), ({"scale": 3}, (192, 144))):
+        (tmp_path / "compositor").mkdir(exist_ok=True)
+        (tmp_path / "compositor" / "config.json").write_text(json.dumps(values))
+        assert read_picture_size(tmp_path, card) == size
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
