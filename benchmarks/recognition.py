@@ -71,12 +71,17 @@ def first_places(
         own = [label for label in labels if label in picture]
         if not own:
             continue
-        scores = np.array(
-            [np.mean([picture[k] @ s[k] if k in s else 0.0 for k in own]) for s in sources]
-        )
+        scores = np.array([mean_cosine(picture, source, own) for source in sources])
         first = scores >= scores.max() - 1e-6
         found[row] = first[row] / first.sum()
     return found
+
+
+def mean_cosine(picture: Vectors, other: Vectors, labels: Sequence[int]) -> float:
+    """Return the mean cosine of a picture's regions of these labels with another's; 0 where that
+    has none.
+    """
+    return float(np.mean([picture[k] @ other[k] if k in other else 0.0 for k in labels]))
 
 
 def all_alike(pictures: Sequence[Vectors]) -> list[Vectors]:
