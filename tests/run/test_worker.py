@@ -21,6 +21,8 @@ from catalogpose.run.perceive import Seen
 from catalogpose.run.plan import Job, make_plan
 from catalogpose.run.process import WorkerSettings
 from catalogpose.run.worker import Worker
+from catalogpose.truepose.compositor import Compositor
+from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
 
 HAIR, COAT, PANTS = (LABEL_ID[name] for name in ("hair", "coat", "pants"))
@@ -170,6 +172,49 @@ def test_a_row_becomes_a_picture_that_knows_its_origin(desk: Desk) -> None:
     assert outcome.facts["fallback"] is None
     assert '"shown": ["hair", "coat", "pants"]' in told["settings"]
     assert outcome.seconds > 0
+
+
+def test_a_finer_photo_makes_a_finer_picture(desk: Desk, tmp_path: Path) -> None:
+    """Where a model's pictures are twice its canvas, the photo is carried at that size: rows of
+    single pixels arrive, which the canvas shows as grey, in the source and in one whose other
+    regions were blanked for words.
+    """
+    pipe = load_pipeline(desk.settings.model, "cpu")
+    style = {"pose_channels": pipe.pose_encoder.config.in_channels}
+    pipe.unet.add_carried(pipe.vae.config.latent_channels + 1)
+    compositor = Compositor(**style, channels=(8, 16), groups=4, scale=2, last_channels=8)
+    torch.nn.init.zeros_(compositor.tower.leave.weight)
+    torch.nn.init.constant_(compositor.tower.leave.bias[:4], 30.0)  # lays everything
+    matcher = Matcher(**style, channels=(8, 16), width=8, groups=4)
+    parts = {"matcher": matcher, "compositor": compositor}
+    made = TruePosePipeline(**{**pipe.components, **parts})
+    made.card = pipe.card
+    made.save_pretrained(tmp_path / "finer")
+    photo = np.zeros((256, 176, 3), dtype=np.uint8)
+    photo[::2] = 255
+    Image.fromarray(photo).save(desk.folder / "one.png")
+    worker, (job,) = desk.worker(model=tmp_path / "finer"), desk.jobs(("one", "all"))
+    (outcome,) = worker.work([job])
+    picture = desk.picture(outcome).astype(int)
+    assert picture.shape == (256, 176, 3)
+    assert np.abs(np.diff(picture, axis=0)).mean() > 60
+
+    class Text:
+        """Notes the finer photo that it is given."""
+
+        finer: np.ndarray[Any, np.dtype[np.uint8]]
+
+        def encode_source(self, *given: Any) -> Any:
+            """Look at the source as TruePose does."""
+            *seen, _, self.finer = given
+            return worker._pipe.encode_source(*seen, finer=self.finer)
+
+    text: Any = Text()
+    worker._memory._eyes.embed = lambda picture, regions: {}  # type: ignore[method-assign]
+    worker._memory.kept_source(job, frozenset({HAIR, COAT}), text)
+    assert text.finer.shape == (256, 176, 3)
+    assert np.ptp(text.finer[:160]) == 255
+    assert np.ptp(text.finer[180:]) == 0
 
 
 def test_a_checkout_that_is_not_installed_names_its_own_version(
