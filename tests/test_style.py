@@ -17,6 +17,7 @@ from catalogpose.catalog.labels import write_parsing_map
 from catalogpose.catalog.manifest import check_manifest, write_manifest
 from catalogpose.catalog.poses import write_pose
 from catalogpose.catalog.provenance import read_provenance
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.records import Pose, Reference, Row
 from catalogpose.truepose.model import BUNDLED
 from catalogpose.truepose.pipeline import load_pipeline
@@ -104,9 +105,9 @@ def transferred(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[An
 
 
 def results_of(folder: Path) -> list[np.ndarray]:
-    """Return the run's pictures in the manifest's order."""
+    """Return the run's pictures on the model's canvas, in the manifest's order."""
     outputs = pd.read_parquet(folder / "results.parquet")["output"]
-    return [np.asarray(Image.open(folder / output)) for output in outputs]
+    return [fit_on((128, 88), np.asarray(Image.open(folder / output))) for output in outputs]
 
 
 def test_the_cloth_takes_the_sources_colour(transferred: tuple[Path, list[Any]]) -> None:

@@ -14,6 +14,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from catalogpose.catalog.labels import read_parsing_map
 from catalogpose.catalog.manifest import check_manifest
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.records import LABEL_ID
 from catalogpose.studio.palette import CLOTHS
 
@@ -48,9 +49,9 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def picture_of(folder: Path, id_: str) -> np.ndarray:
-    """Return a row's picture."""
+    """Return a row's picture on the model's canvas."""
     rows = pd.read_parquet(folder / "results.parquet").set_index("id")
-    return np.asarray(Image.open(folder / rows.loc[id_, "output"]))
+    return fit_on((128, 88), np.asarray(Image.open(folder / rows.loc[id_, "output"])))
 
 
 def map_of(name: str) -> np.ndarray:

@@ -256,7 +256,7 @@ def test_a_source_is_looked_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch)
     conditioned: list[frozenset[int]] = []
     encode, condition = TruePosePipeline.encode_source, TruePosePipeline.condition
     monkeypatch.setattr(
-        TruePosePipeline, "encode_source", lambda *a: encoded.append(None) or encode(*a)
+        TruePosePipeline, "encode_source", lambda *a, **o: encoded.append(None) or encode(*a, **o)
     )
     monkeypatch.setattr(
         TruePosePipeline, "condition", lambda *a: conditioned.append(a[2]) or condition(*a)
