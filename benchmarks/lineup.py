@@ -7,8 +7,10 @@ python benchmarks/lineup.py count work/heads/key.json work/answers.csv
 Each line of a sheet is one row of a studio run: on the left its output, or with `--picture target`
 its true target; on the right six sources with numbers, its own and the five others that a CLIP
 finds most like its own. Only heads are shown, or only what is worn, on white: the ground
-tells nothing, nor do the clothes who somebody is. `key.json`, which no reader may see, has the
-answers; a reader writes lines `row,number`, and `count` says how many are right.
+tells nothing, nor do the clothes who somebody is. Sources are cut out by their true maps, what is
+asked of by the map that the model's parser makes of it, so that an outline is its own. `key.json`,
+which no reader may see, has the answers; a reader writes lines `row,number`, and `count` says how
+many are right.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from bundled import Photo, fit_true_map, read_pairs
 from PIL import Image, ImageDraw
 from recognition import FACE, KINDS, Vectors, embed_parts, mean_cosine
 
+from catalogpose.catalog.labels import to_common
 from catalogpose.perception.clip import Clip
+from catalogpose.perception.parser import Parser
 from catalogpose.quality.intervals import mean_interval
 from catalogpose.truepose.model import resolve_model
 
@@ -65,9 +69,9 @@ def show_part(picture: Photo, labels: Photo, wanted: Sequence[int]) -> Image.Ima
 def choose_others(vectors: Sequence[Vectors], labels: Sequence[int], row: int) -> list[int]:
     """Return the other sources most like a row's own, nearest first: those that mix up a reader."""
     own = [label for label in labels if label in vectors[row]]
-    scores = np.array([mean_cosine(vectors[row], other, own) for other in vectors])
-    scores[row] = -np.inf
-    return np.argsort(-scores, kind="stable")[: CHOICES - 1].tolist()
+    others = [place for place in range(len(vectors)) if place != row]
+    others.sort(key=lambda place: -mean_cosine(vectors[row], vectors[place], own))
+    return others[: CHOICES - 1]
 
 
 def draw_line(row: int, query: Image.Image, choices: Sequence[Image.Image]) -> Image.Image:
@@ -88,22 +92,33 @@ def draw_line(row: int, query: Image.Image, choices: Sequence[Image.Image]) -> I
 def draw(
     run: Path, out: Path, model: Path, *, kind: str, picture: str, count: int, seed: int
 ) -> None:
-    """Write the sheets and the key of a run's first rows."""
+    """Write the sheets and the key of a run's first rows; those are left out whose source or
+    picture shows nothing of the kind.
+
+    Raises:
+        SystemExit: If a source comes twice, which would be right at two numbers, or are too few.
+    """
     sources, outputs, targets, maps = read_pairs(run)
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
+    if len(rows) < CHOICES or rows["source"].duplicated().any():
+        raise SystemExit(f"{run} needs {CHOICES} rows or more, each of a source of its own")
     pairs = zip(rows["source"], outputs, strict=True)
     known = [fit_true_map(run / path, made) for path, made in pairs]
     labels = KINDS[kind]
     vectors = embed_parts(Clip.load(model / "clip"), sources, known)
+    parser = Parser.load(model / "parser")
     shown = outputs if picture == "output" else targets
     draw_order, lines = np.random.default_rng(seed), []
     key: dict[str, Any] = {"kind": kind, "picture": picture, "seed": seed, "choices": CHOICES}
     answers = []
     for row in range(min(count, len(outputs))):
+        seen = to_common(parser.parse(shown[row]), parser.label_set)
+        if not (np.isin(seen, labels).any() and set(vectors[row]) & set(labels)):
+            continue
         order = [row, *choose_others(vectors, labels, row)]
         draw_order.shuffle(order)
         choices = [show_part(sources[place], known[place], labels) for place in order]
-        lines.append(draw_line(row, show_part(shown[row], maps[row], labels), choices))
+        lines.append(draw_line(row, show_part(shown[row], seen, labels), choices))
         turned = bool((known[row] == FACE).any() ^ (maps[row] == FACE).any())
         answers.append({"row": row, "number": 1 + order.index(row), "turned": turned})
     out.mkdir(parents=True, exist_ok=True)

@@ -87,9 +87,10 @@ def blind_sheets(
         outputs = [runs[0] / first["output"].iloc[place], runs[1] / second["output"].iloc[place]]
         source, target = (runs[0] / first[name].iloc[place] for name in ("source", "target"))
         pictures = [source, outputs[above], outputs[1 - above], target]
-        with Image.open(outputs[0]) as output:
-            size = (output.height, output.width)
-        shown = [fit_on(size, np.asarray(Image.open(p).convert("RGB"))) for p in pictures]
+        # As large as the larger of both, whichever lies above.
+        opened = [np.asarray(Image.open(path).convert("RGB")) for path in pictures]
+        size = max(opened[1].shape[:2], opened[2].shape[:2])
+        shown = [fit_on(size, picture) for picture in opened]
         columns.append(np.vstack(shown))
     starts = range(0, len(columns), across)
     return [Image.fromarray(np.hstack(columns[s : s + across])) for s in starts], upper

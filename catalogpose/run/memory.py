@@ -152,7 +152,7 @@ class Memory:
             fit_photo(photo.picture, letterbox),
             labels,
             seen.embeddings,
-            finer=fit_photo(photo.picture, letterbox.times(self._pipe.scale)),
+            finer=self._finer(photo.picture, letterbox),
         )
         return _make_source(features, photo, labels, seen.embeddings)
 
@@ -168,9 +168,12 @@ class Memory:
         blanked = blank(photo.picture, seen.labels, kept)
         left = [region for region in seen.regions if region.label in kept]
         embeddings = self._eyes.embed(blanked, left)
-        finer = fit_photo(blanked, letterbox.times(self._pipe.scale))
         features = text.encode_source(
-            fit_photo(blanked, letterbox), labels, embeddings, kept, finer
+            fit_photo(blanked, letterbox),
+            labels,
+            embeddings,
+            kept,
+            self._finer(blanked, letterbox),
         )
         return _make_source(features, photo, labels, embeddings)
 
@@ -196,6 +199,11 @@ class Memory:
             size=(photo.width, photo.height),
             sha256=photo.sha256,
         )
+
+    def _finer(self, picture: NDArray[np.uint8], letterbox: Letterbox) -> NDArray[np.uint8] | None:
+        """Return a picture as large as those that the model makes; None: that is its canvas."""
+        scale = self._pipe.scale
+        return None if scale == 1 else fit_photo(picture, letterbox.times(scale))
 
     def _letterbox(self, photo: Photo) -> Letterbox:
         """Return the way of a photo to the model's canvas."""

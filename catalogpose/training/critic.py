@@ -4,7 +4,8 @@ Squared and absolute errors are least for a blur where more than one picture is 
 features by which a critic tells what is composed from what is true are those that lack: they are
 compared, as in pix2pixHD (Wang et al., CVPR 2018). The critic is pix2pix's of patches (Isola et
 al., CVPR 2017), trained with the hinge loss.
-Shapes: B batch, H and W the canvas in pixels.
+Shapes: B batch, H and W the pictures in pixels. Patches are so many of these, whatever the size: of
+pictures finer than the canvas they are smaller parts.
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ from catalogpose.truepose.pipeline import TruePosePipeline
 AT_ONCE = 20
 """Pairs that are carried or decoded together."""
 
+LEAST_SURE = 1e-6
+"""What float16 does not round to zero, where something is carried."""
+
 
 def run_finish(shop: Workshop) -> None:
     """Train the VAE's decoder on what TruePose predicts, and write `vae/` anew; nothing where the
@@ -83,8 +86,8 @@ def run_compositor(shop: Workshop) -> None:
 def _make_layers(
     shop: Workshop, pipe: TruePosePipeline, pairs: Pairs, places: NDArray[np.integer], scale: int
 ) -> Layers:
-    """Paint pairs and carry their sources' photos, drawn `scale` times as high and wide as the
-    canvas, as their truth is.
+    """Paint pairs, from what is carried on the canvas, and carry their sources' photos, `scale`
+    times as high and wide as that, as their truth is.
     """
     chosen = pairs.pairs[places]
     held = hold_out_pairs(pairs, flat(shop.pictures("train").photos), chosen)
@@ -108,13 +111,14 @@ def _draw_finer(
     shop: Workshop, rows: NDArray[np.integer], scale: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw pictures to learn from once more, `scale` times as high and wide as the canvas: photos
-    and maps.
+    and maps. Where the recipe draws finer still, photos are fitted onto that size.
     """
     recipe = shop.recipe
     return draw_large(
         "train",
         [divmod(int(row), recipe.views) for row in rows],
         (recipe.height * scale, recipe.width * scale),
+        fine=max(1, recipe.fine // scale),
         workers=os.cpu_count() or 1,
         progress=shop.progress,
     )
@@ -151,16 +155,21 @@ def _carry(
     pairs: Pairs,
     places: NDArray[np.integer],
     photos: NDArray[np.uint8] | None,
-) -> NDArray[np.float32]:
+) -> NDArray[np.float16]:
     """Return what is carried in pairs, (n, 4, sH, sW), of their sources' finer photos
     (n, sH, sW, 3); None: of the pairs' own.
     """
-    device, found = carrier.vae.device, []
+    device, pool = carrier.vae.device, None
     for rows in np.array_split(np.arange(len(places)), _batches(len(places))):
         finer = None if photos is None else torch.from_numpy(to_floats(photos[rows])).to(device)
-        batch = pairs.take(places[rows].tolist()).to(device)
-        found.append(carrier.carry_photos(batch, finer).cpu().numpy())
-    return np.concatenate(found)
+        found = carrier.carry_photos(pairs.take(places[rows].tolist()).to(device), finer)
+        # Half the memory: a pool of finer pictures takes gigabytes. What is hardly sure stays so.
+        found[:, 3] = found[:, 3].clamp(min=LEAST_SURE)
+        if pool is None:
+            pool = np.empty((len(places), *found.shape[1:]), np.float16)
+        pool[rows] = found.half().cpu().numpy()
+    assert pool is not None  # a recipe's pool is 1 or more
+    return pool
 
 
 def _batches(count: int) -> int:

@@ -75,6 +75,7 @@ def draw_large(
     views: Sequence[tuple[int, int]],
     size: tuple[int, int],
     *,
+    fine: int = 1,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -84,6 +85,7 @@ def draw_large(
         split: `train`, `validation` or `test`.
         views: n products, counted from the split's first, and their views.
         size: H and W.
+        fine: See `draw_finely`.
         workers: Processes that draw.
         progress: Told how many views are done; None: nobody is told.
     """
@@ -91,8 +93,8 @@ def draw_large(
     maps = np.empty((len(views), *size), np.uint8)
     first, context = SPLITS[split].start, multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        tasks = ((first + product, view, *size) for product, view in views)
-        drawn = pool.map(_draw_plainly, *zip(*tasks, strict=True), chunksize=VIEWS_A_TASK)
+        tasks = [(first + product, view, size, fine) for product, view in views]
+        drawn = pool.map(_draw_task, tasks, chunksize=VIEWS_A_TASK)
         for place, (photo, labels) in enumerate(drawn):
             photos[place], maps[place] = photo, labels
             if progress is not None and (place + 1) % PART == 0:
@@ -100,11 +102,11 @@ def draw_large(
     return photos, maps
 
 
-def _draw_plainly(
-    product: int, view: int, height: int, width: int
+def _draw_task(
+    task: tuple[int, int, tuple[int, int], int],
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a view's photo and map."""
-    picture = draw_view(product, view, height=height, width=width)
+    """Return photo and map of what `draw_finely` draws."""
+    picture = draw_finely(*task)
     return picture.photo, picture.labels
 
 

@@ -31,8 +31,11 @@ def spread_person(photo: Tensor, labels: Tensor) -> Tensor:
     known = (labels[:, None] > 0).to(photo.dtype)
     scale = photo.shape[2] // known.shape[2]
     known = F.interpolate(known, size=(photo.shape[2], photo.shape[3]))
+    # The map's outermost pixels are part person and part wall: of a finer photo some are all wall.
+    inset = scale // 2
+    known = -F.max_pool2d(-known, 2 * inset + 1, 1, inset)
     spread = photo * known
-    for _ in range(EDGE * scale):
+    for _ in range(EDGE * scale + inset):
         # Both means leave out what lies outside the picture in the same way.
         share, around = (F.avg_pool2d(x, 3, 1, 1) for x in (known, spread))
         beside = (known == 0) & (share > 0)

@@ -51,14 +51,14 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
             rounds: How often each level is worked over, 1 or more.
             scale: s, 1 or more.
             last_channels: Where s is more than 1, of a last look at every pixel of the picture,
-                which changes nothing at first, so that it can be given to a trained net.
+                which changes nothing at first.
 
         Raises:
-            ValueError: If `rounds` or `scale` is less.
+            ValueError: If `rounds` or `scale` is less, or `scale` no whole number.
         """
         super().__init__()
-        if scale < 1:
-            raise ValueError(f"scale must be 1 or more, not {scale}")
+        if not isinstance(scale, int) or scale < 1:
+            raise ValueError(f"scale must be a whole number, 1 or more, not {scale}")
         cell = stride**2
         inputs = (SEEN + pose_channels) * cell
         self.tower = Tower(inputs, channels, GIVEN * cell, groups, rounds=rounds)
@@ -114,8 +114,7 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         Args:
             painted: What lies below.
             carried: What is laid over it; what is sure of nothing, such as a row without a photo,
-                stays as it was painted, and of a photo smaller than the picture what is carried
-                may be so too. None: there is nothing, and all stays.
+                stays as it was painted. None: there is nothing, and all stays.
             pose: Of the pose.
             within: (B, 1, H, W), 0 to 1: how far anything may change; None: everywhere.
 
@@ -125,14 +124,11 @@ class Compositor(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is
         below = self.enlarge(painted)
         if carried is None:
             return below
-        size = (below.shape[2], below.shape[3])
-        if carried.shape[2:] != below.shape[2:]:
-            carried = F.interpolate(carried, size=size, mode="bilinear", align_corners=False)
         logits, touched = self(painted, carried, pose)
         composed = torch.lerp(touched, carried[:, :3].float(), logits.sigmoid())
         changed = (carried[:, 3:] > 0).float()
         if within is not None:
-            changed = changed * F.interpolate(within.float(), size=size)
+            changed = changed * F.interpolate(within.float(), size=below.shape[2:])
         return torch.lerp(below, composed, changed)
 
 

@@ -83,7 +83,7 @@ def make_model_page(
     """
     sections = (
         ("What it is", _what_it_is(card, parts, settings, picture_size)),
-        ("What it is not", _what_it_is_not(picture_size)),
+        ("What it is not", _what_it_is_not(card, picture_size)),
         ("Training data and licence", _training(card)),
         ("How to use it", _usage(card, parts)),
         ("How it was measured", _measured(card)),
@@ -151,14 +151,14 @@ def _what_it_is(
     )
 
 
-def _what_it_is_not(picture_size: tuple[int, int]) -> str:
+def _what_it_is_not(card: ModelCard, picture_size: tuple[int, int]) -> str:
     """Return the limits that hold for every model that catalogpose trains."""
     return "\n".join((
         "- Not the paper authors' model: no weights of theirs are public, and none are in here.",
         "- Not a model for pictures unlike those it was trained on, which the next section names.",
         f"- Not larger than its pictures: details finer than {picture_size[0]} x {picture_size[1]} "
-        "pixels can hold are lost, and what the source photo does not show is invented, on the "
-        "canvas.",
+        f"pixels can hold are lost. What is not laid over from the source photo is painted on the "
+        f"canvas, {card.height} x {card.width}, and what the photo does not show is invented.",
         "- Not a record of anything that happened: catalogpose marks each picture in its XMP as "
         "made by a model, and the mark should stay. Re-pose people only with their consent.",
     ))  # fmt: skip

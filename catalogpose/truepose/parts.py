@@ -98,10 +98,15 @@ def read_picture_size(folder: Path, card: ModelCard) -> tuple[int, int]:
     """Return height and width of the pictures that a model makes: its canvas's, or of a model whose
     compositor has a scale so many times that.
 
-    Raises UsageError where the compositor's config is no JSON object.
+    Raises UsageError where the compositor's config is no JSON object, or its scale no whole number.
     """
-    scale = _read_config(folder / COMPOSITOR / "config.json").get("scale", 1)
-    return card.height * int(scale), card.width * int(scale)
+    path = folder / COMPOSITOR / "config.json"
+    scale = _read_config(path).get("scale", 1)
+    if not isinstance(scale, int) or scale < 1:
+        raise UsageError(
+            f"{path} has a scale that is no whole number; fetch the model folder again"
+        )
+    return card.height * scale, card.width * scale
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.pixels import to_bytes, to_floats
-from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.matcher import (
@@ -42,6 +42,7 @@ from catalogpose.truepose.prepared import (
     KeptReference,
     PoseConditions,
     SourceFeatures,
+    embedding_table,
     stack_references,
     where_laid,
 )
@@ -59,8 +60,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     card: ModelCard
     """What the checkpoint must be used with."""
-    # diffusers' name for what may be missing
-    _optional_components = ["matcher", "compositor"]  # noqa: RUF012
+    _optional_components = ["matcher", "compositor"]  # noqa: RUF012  # diffusers' own name
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
 
     @property
     def scale(self) -> int:
-        """s: how many times as high and wide as the canvas its pictures are."""
+        """s, how many times as high and wide as the canvas its pictures are."""
         return 1 if self.compositor is None else int(self.compositor.config.scale)
 
     @torch.no_grad()
@@ -130,29 +130,29 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             whole: The map by which the photo is carried, if not `labels`, which lack what was taken
                 out of the photo; None: they are it.
             finer: (sH, sW, 3), the same photo, s times as high and wide, which is carried; s is
-                `scale`, for pictures as fine as can be. None: `photo` is.
+                `scale`, for pictures as fine as can be. None: `photo` is, enlarged.
 
         Raises:
-            ValueError: If photo or map has another size than the canvas.
+            ValueError: If photo or map has another size than the canvas, or `finer` than s times.
         """
         canvas = (self.card.height, self.card.width)
+        size = (canvas[0] * self.scale, canvas[1] * self.scale)
         if photo.shape != (*canvas, 3) or labels.shape != canvas:
             raise ValueError(f"photo and labels must be {canvas} and lie on the model's canvas")
+        if finer is not None and finer.shape != (*size, 3):
+            raise ValueError(f"finer must be {size}, {self.scale} times the model's canvas")
         device, dtype = self.device, self.unet.dtype
-        table = torch.zeros(1, len(LABELS), self.unet.config.clip_width)
-        for label, embedding in embeddings.items():
-            table[0, label] = torch.from_numpy(np.array(embedding, dtype=np.float32))
-        known = torch.tensor([index in embeddings for index in range(len(LABELS))])
+        table, known = embedding_table(embeddings, self.unet.config.clip_width)
         label_map = torch.from_numpy(labels.astype(np.int64))[None]
         layers = self.source_unet(self.encode_photos(photo[None]).to(dtype))
         embedded = (label_map * known[label_map]).to(device)
-        chosen = choose_regions(layers, embedded, len(LABELS), self.unet.config.region_count)
+        chosen = choose_regions(layers, embedded, len(known), self.unet.config.region_count)
         carried = None
         if self.matcher is not None:
             # Where the maps differ nothing is sure.
-            kept = None if whole is None else labels == whole
-            seen = labels if whole is None else whole
-            carried = embed_photo(self.matcher, photo, seen, kept, finer)
+            seen, kept = (labels, None) if whole is None else (whole, labels == whole)
+            shown = fit_on(size, photo) if finer is None else finer
+            carried = embed_photo(self.matcher, photo, seen, kept, shown)
         return SourceFeatures(
             layers=layers,
             chosen=chosen,
@@ -240,9 +240,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         references: Sequence[KeptReference | None] | None = None,
         **options: Any,
     ) -> NDArray[np.uint8]:
-        """Paint a batch of poses, uint8 (B, sH, sW, 3): `denoise`, whose arguments these are,
-        decode, and in models with a compositor retouch and lay what is carried over it; s is
-        `scale`.
+        """Paint a batch of poses, uint8 (B, sH, sW, 3), s being `scale`: `denoise`, whose arguments
+        these are, decode, and with a compositor retouch and lay what is carried over it.
         """
         drawn = self.draw_poses(joints)
         carried = self.carry([c.photo for c in conditions], drawn)
@@ -321,6 +320,8 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         joints: NDArray[np.float32],
         shown: Sequence[frozenset[int]],
         seeds: Sequence[int],
+        *,
+        finer: NDArray[np.uint8] | None = None,
         **options: Any,
     ) -> NDArray[np.uint8]:
         """Re-pose one source: `encode_source`, `condition` and `generate` in one call.
@@ -332,12 +333,11 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
             joints: (B, 18, 3), the target poses in canvas pixels.
             shown: The labels that each pose shows, from `regions.selected_labels`.
             seeds: One a pose.
+            finer: As of `encode_source`.
             **options: Of `generate`.
         """
-        features = self.encode_source(photo, labels, embeddings)
-        variants = {
-            labels_shown: self.condition(features, labels_shown) for labels_shown in set(shown)
-        }
+        features = self.encode_source(photo, labels, embeddings, finer=finer)
+        variants = {labels: self.condition(features, labels) for labels in set(shown)}
         return self.generate([variants[s] for s in shown], joints, seeds, **options)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.records import LABELS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.matcher import SourcePhoto
 
@@ -52,6 +55,18 @@ class KeptReference:
     """Its latent, float32 (1, c, h, w)."""
     mask: Tensor
     """m, float32 (1, 1, h, w): 1 where the source's cloth shall appear, 0 where the photo stays."""
+
+
+def embedding_table(
+    embeddings: Mapping[int, NDArray[np.floating]], width: int
+) -> tuple[Tensor, Tensor]:
+    """Return embeddings (`width`,) by label id as a table (1, L, `width`), float32, zero where a
+    label has none, and which labels have one, bool (L,).
+    """
+    table = torch.zeros(1, len(LABELS), width)
+    for label, embedding in embeddings.items():
+        table[0, label] = torch.from_numpy(np.array(embedding, dtype=np.float32))
+    return table, torch.tensor([index in embeddings for index in range(len(LABELS))])
 
 
 def stack_references(

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -60,8 +61,16 @@ def test_the_key_alone_says_which_source_it_is(
     outputs = [picture + np.uint8(5) for picture in greys]
     wearing = [np.full((20, 14), COAT, np.uint8)] * count
     monkeypatch.setattr(script, "read_pairs", lambda run: (greys, outputs, greys, wearing))
-    rows = SimpleNamespace(query=lambda text: {"source": [str(n) for n in range(count)]})
+    rows = pd.DataFrame({"source": [str(n) for n in range(count)], "status": "done"})
     monkeypatch.setattr(script, "pd", SimpleNamespace(read_parquet=lambda path: rows))
+    # Of the last row's picture the parser sees nothing worn.
+    parser = SimpleNamespace(
+        label_set="common",
+        parse=lambda picture: np.where(picture[..., 0] < 20 * (count - 1), COAT, 0).astype(
+            np.uint8
+        ),
+    )
+    monkeypatch.setattr(script, "Parser", SimpleNamespace(load=lambda folder: parser))
     monkeypatch.setattr(script, "fit_true_map", lambda path, made: maps[int(path.name)])
     monkeypatch.setattr(script, "Clip", SimpleNamespace(load=lambda folder: None))
     seen = [{COAT: np.array([np.cos(n / 9), np.sin(n / 9)])} for n in range(count)]
@@ -72,7 +81,8 @@ def test_the_key_alone_says_which_source_it_is(
     wide, high = script.TILE[1] + script.MARGIN, script.TILE[0] + 2 * script.MARGIN
     sheets = sorted((tmp_path / "a").glob("sheet-*.png"))
     lines = np.vstack([np.asarray(Image.open(sheet).convert("L")) for sheet in sheets])
-    assert lines.shape == (count * high, 8 * wide)
+    assert lines.shape == ((count - 1) * high, 8 * wide)
+    assert [answer["row"] for answer in key] == list(range(count - 1))
     middles = lines[high // 2 :: high, wide // 2 :: wide]
     for row, answer in enumerate(key):
         choices = middles[row, 2:].tolist()
@@ -83,9 +93,12 @@ def test_the_key_alone_says_which_source_it_is(
     answers = tmp_path / "answers.csv"
     answers.write_text("".join(f"{a['row']},{a['number']}\n" for a in key))
     found = script.count_right(tmp_path / "a/key.json", answers)
-    assert [text.split(" (")[0] for text in found.values()] == ["12 of 12", "4 of 4"]
+    assert [text.split(" (")[0] for text in found.values()] == ["11 of 11", "4 of 4"]
     answers.write_text("".join(f"{row},1\n" for row in range(1, count)))
     found = script.count_right(tmp_path / "a/key.json", answers)
     ones = sum(a["number"] == 1 for a in key[1:])
-    assert found["all"].startswith(f"{ones} of 12 ")
+    assert found["all"].startswith(f"{ones} of 11 ")
     assert ones < 6
+    rows.loc[3, "source"] = "2"
+    with pytest.raises(SystemExit, match="needs 6 rows or more, each of a source of its own"):
+        script.draw(tmp_path, tmp_path / "b", tmp_path, seed=3, **options)

@@ -203,9 +203,9 @@ def test_it_learns_to_lay_what_fits_and_to_retouch_the_rest(
     assert (tmp_path / "preview.png").is_file()
 
 
-def test_it_learns_what_only_a_finer_photo_shows(tmp_path: Path) -> None:
+def test_it_learns_of_photos_finer_than_the_canvas(tmp_path: Path) -> None:
     """Of a photo twice as fine as the canvas it lays rows of single pixels, which the canvas shows
-    as their mean; and the loss compares what `compose` makes.
+    as their mean, the better for its last look; and the loss compares what `compose` makes.
     """
     draw = np.random.default_rng(0)
     colours = draw.integers(64, 192, (8, 1, 4, 3)).repeat(64, axis=1).repeat(16, axis=2)
@@ -235,3 +235,8 @@ def test_it_learns_what_only_a_finer_photo_shows(tmp_path: Path) -> None:
     away, before = ((part - wanted).abs().mean() for part in (found, net.enlarge(painted)))
     torch.testing.assert_close(off, away)
     assert away < 0.4 * before
+    assert net.last_look is not None
+    with torch.no_grad():
+        for weights in net.last_look.leave.parameters():
+            weights.zero_()
+        assert away < (net.compose(*seen) - wanted).abs().mean()

@@ -212,6 +212,32 @@ def test_training_carries_what_a_run_carries() -> None:
     torch.testing.assert_close(carrier.carry_photos(batch), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_training_carries_finer_photos_too() -> None:
+    """A finer photo a pair comes over in its source's place, though pairs share a source."""
+    draw = torch.Generator().manual_seed(0)
+    matcher = make_matcher(attends=True).eval()
+    carrier = Carrier(matcher=matcher, vae=Shrinking(), pose_style="rgb")  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    photos, finer = (
+        rng.integers(0, 256, (2, 32 * scale, 24 * scale, 3), dtype=np.uint8) for scale in (1, 2)
+    )
+    source_of = torch.tensor([0, 1, 0, 1])
+    batch = dataclasses.replace(
+        make_batch(draw), source_of=source_of, photos=torch.from_numpy(to_floats(photos))
+    )
+    batch.labels[:, :, 8:] = 0
+    batch.labels[:] = batch.labels[:2][source_of]
+    maps = batch.labels.numpy().astype(np.uint8)
+    seen = [
+        embed_photo(matcher, photos[own], labels, finer=finer[own])
+        for own, labels in zip(source_of.tolist(), maps, strict=True)
+    ]
+    expected = carry_photos(matcher, seen, draw_pose(batch.joints, 32, 24, "rgb"))
+    found = carrier.carry_photos(batch, torch.from_numpy(to_floats(finer))[source_of])
+    assert found.shape == (4, 4, 64, 48)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 class Sure:
     """Stands for a carrier: it carries a grey of 0.5, sure of every place; latents are the mean of
     8 x 8 pixels.

@@ -41,12 +41,13 @@ def test_pictures_of_either_kind_are_kept_apart(tmp_path: Path) -> None:
     assert len(drawn) == 2
 
 
-def test_views_are_drawn_at_any_size_in_their_order() -> None:
-    """Photos and maps are those that the studio draws, a place a view."""
+@pytest.mark.parametrize("fine", [1, 2])
+def test_views_are_drawn_at_any_size_in_their_order(fine: int) -> None:
+    """Photos and maps are those that the studio draws, as finely as asked for, a place a view."""
     views = [(4, 1), (0, 0), (4, 1)]
-    photos, maps = draw_large("validation", views, (64, 48), workers=2)
+    photos, maps = draw_large("validation", views, (64, 48), fine=fine, workers=2)
     first = SPLITS["validation"].start
     for photo, labels, (product, view) in zip(photos, maps, views, strict=True):
-        picture = draw_view(first + product, view, height=64, width=48)
+        picture = draw_finely(first + product, view, (64, 48), fine)
         np.testing.assert_array_equal(photo, picture.photo)
         np.testing.assert_array_equal(labels, picture.labels)

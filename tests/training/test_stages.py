@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.commands.train import train_model
 from catalogpose.config import TrainOptions
 from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.studio import draw_view
+from catalogpose.training import finishing
+from catalogpose.training.carrier import Carrier
+from catalogpose.training.compositor import Layers, train_compositor
 from catalogpose.training.origin import check_start
+from catalogpose.training.pairs import Pairs
 from catalogpose.training.recipes import load_recipe
 from catalogpose.training.start import take_weights
+from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.model import BUNDLED, ModelCard, read_card
 from catalogpose.truepose.pipeline import TruePosePipeline
 
@@ -143,7 +150,41 @@ def test_weights_of_another_net_are_not_gone_on_from(tmp_path: Path) -> None:
         take_weights(net, tmp_path)
 
 
-def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
+def watch_layers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Hold the finer photos that a compositor learns of against the pairs' own; note each time
+    whether there were any.
+    """
+    carry, seen = finishing._carry, []
+
+    def watched(carrier: Carrier, pairs: Pairs, places: np.ndarray, photos: Any) -> np.ndarray:
+        """Compare what is carried with the sources."""
+        assert pairs.photos is not None
+        for place, photo in zip(places, () if photos is None else photos, strict=False):
+            np.testing.assert_array_equal(
+                fit_on((64, 48), photo), pairs.photos[pairs.pairs[place, 0]]
+            )
+        seen.append(photos is not None)
+        targets.append(pairs.photos[pairs.pairs[places, 1]])
+        return carry(carrier, pairs, places, photos)
+
+    targets: list[np.ndarray] = []
+
+    def train(layers: Layers, *others: Any, **options: Any) -> Compositor:
+        """Compare the truth with the targets."""
+        for truth, target in zip(layers.truth, targets[-1], strict=True):
+            np.testing.assert_array_equal(fit_on((64, 48), truth), target)
+        assert layers.truth.shape[1:3] == layers.labels.shape[1:] == layers.carried.shape[2:]
+        assert layers.carried[:, 3].min() > 0
+        return train_compositor(layers, *others, **options)
+
+    monkeypatch.setattr(finishing, "_carry", watched)
+    monkeypatch.setattr(finishing, "train_compositor", train)
+    return seen
+
+
+def test_a_matcher_is_added_to_a_model_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A recipe with a matcher trains one over a model without; going on from there keeps it, and
     what lays its photos over the pictures learns anew from what TruePose then predicts, for
     pictures of the size that the recipe says.
@@ -155,6 +196,7 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
     model = train_model(options, lambda name, done, total: None).model
     found: list[ModelCard] = []
     told: list[str] = []
+    finer = watch_layers(monkeypatch)
     for place, scale in (("second", 2), ("third", 1)):
         values = json.loads(carrying.read_text(encoding="utf-8"))
         values["truepose"]["compositor"]["model"]["scale"] = scale
@@ -171,6 +213,7 @@ def test_a_matcher_is_added_to_a_model_and_kept(tmp_path: Path) -> None:
         pipe = TruePosePipeline.from_pretrained(model)
         assert pipe.matcher is not None
         assert pipe.scale == scale
+        assert finer.pop() == (scale > 1)
         with Image.open(tmp_path / place / "work/critic/preview.png") as sheet:
             assert sheet.height == 4 * 64 * scale
         assert {"compositor", "critic"} <= set(found[-1].training["seconds"])

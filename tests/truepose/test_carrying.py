@@ -134,3 +134,18 @@ def test_a_person_spreads_into_the_background_beside_it() -> None:
     labels[1, 5, 5] = labels[1, 5, 7] = 1
     between = spread_person(photo, labels)[1, :, 5, 6]
     torch.testing.assert_close(between, (photo[1, :, 5, 5] + photo[1, :, 5, 7]) / 2)
+
+
+def test_a_finer_photo_s_wall_spreads_nowhere() -> None:
+    """Where a person's edge lies within a pixel of the map, half of which is wall in the photo, the
+    person and not the wall spreads, as far as on the canvas.
+    """
+    photo = torch.full((1, 3, 24, 40), 0.5)
+    photo[..., 17:24] = -0.25
+    labels = torch.zeros(1, 12, 20, dtype=torch.long)
+    labels[..., 8:12] = 1  # the photo's columns 16 to 23, and 16 is wall
+    spread = spread_person(photo, labels)
+    near = slice(16 - 2 * EDGE, 24 + 2 * EDGE)
+    torch.testing.assert_close(spread[..., near], torch.full_like(spread[..., near], -0.25))
+    for far in (slice(0, near.start), slice(near.stop, None)):
+        assert torch.equal(spread[..., far], photo[..., far])

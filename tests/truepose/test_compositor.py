@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from catalogpose.catalog.sheets import fit_on
 from catalogpose.truepose.compositor import Compositor
 from catalogpose.truepose.matcher import Matcher
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
@@ -107,17 +108,6 @@ def test_a_finer_photo_makes_a_finer_picture() -> None:
     torch.testing.assert_close(bare, below)
 
 
-def test_what_is_carried_may_be_smaller_than_the_picture() -> None:
-    """What was carried of a photo on the canvas is enlarged, and changes what it is sure of."""
-    net, (painted, carried, pose) = make_compositor(30.0, scale=2), pictures()
-    with torch.no_grad():
-        found = net.compose(painted, carried, pose)
-    assert found.shape == (2, 3, 64, 48)
-    wanted = F.interpolate(carried[:1, :3], scale_factor=2.0, mode="bilinear")
-    torch.testing.assert_close(found[:1], wanted)
-    torch.testing.assert_close(found[1:], enlarged(painted[1:]))
-
-
 def test_a_last_look_changes_nothing_at_first_and_sees_every_pixel() -> None:
     """A trained net given one composes as before, enlarged; once it has learnt, one pixel of a
     finer photo, or of the pose, changes what it gives.
@@ -147,10 +137,11 @@ def test_a_last_look_changes_nothing_at_first_and_sees_every_pixel() -> None:
     assert all((a != b).any() for a, b in zip(turned, after, strict=True))
 
 
-def test_a_scale_below_one_is_refused() -> None:
-    """There is no picture without pixels."""
-    with pytest.raises(ValueError, match="scale must be 1 or more, not 0"):
-        Compositor(scale=0)
+@pytest.mark.parametrize("scale", [0, 1.5])
+def test_pictures_are_a_whole_number_of_canvases(scale: float) -> None:
+    """There is no picture without pixels, and none of halves."""
+    with pytest.raises(ValueError, match=f"scale must be a whole number, 1 or more, not {scale}"):
+        Compositor(scale=scale)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -216,6 +207,26 @@ def test_a_pipeline_lays_the_photo_over_the_painted_picture(composing: Path) -> 
         apart = np.abs(one - other.astype(float))
         assert apart[:, 64 * pipe.scale :].max() <= 1.5 * (pipe.scale - 1)
         assert (apart.max() < 2) == (row is bare)
+
+
+def test_a_photo_may_come_without_a_finer_one(composing: Path) -> None:
+    """It is then carried enlarged, so that rows of both kinds share a batch; a finer one must have
+    the pictures' size, and calling the pipeline takes it too.
+    """
+    pipe = load_pipeline(composing, "cpu")
+    (photo, labels), joints, (finer, _) = person(), poses(1), person(pipe.scale)
+    plain, large, fine = (
+        pipe.condition(pipe.encode_source(photo, labels, {}, finer=shown), EVERY)
+        for shown in (None, fit_on(finer.shape[:2], photo), finer)
+    )
+    both = pipe.generate([plain, fine], np.repeat(joints, 2, axis=0), [1, 1])
+    assert both.shape == (2, 128 * pipe.scale, 88 * pipe.scale, 3)
+    np.testing.assert_array_equal(*(pipe.generate([row], joints, [1]) for row in (plain, large)))
+    assert np.array_equal(*both) == (pipe.scale == 1)
+    called = pipe(photo, labels, {}, joints, [EVERY], [1], finer=finer)
+    np.testing.assert_array_equal(called, pipe.generate([fine], joints, [1]))
+    with pytest.raises(ValueError, match=f"finer must be .*, {pipe.scale} times the model's"):
+        pipe.encode_source(photo, labels, {}, finer=finer[1:])
 
 
 def test_composed_rows_do_not_depend_on_their_batch(composing: Path) -> None:

@@ -41,6 +41,9 @@ def test_pictures_are_as_large_as_the_compositor_says(tmp_path: Path) -> None:
         (tmp_path / "compositor").mkdir(exist_ok=True)
         (tmp_path / "compositor" / "config.json").write_text(json.dumps(values))
         assert read_picture_size(tmp_path, card) == size
+    (tmp_path / "compositor" / "config.json").write_text(json.dumps({"scale": None}))
+    with pytest.raises(UsageError, match=r"config.json has a scale that is no whole number"):
+        read_picture_size(tmp_path, card)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
