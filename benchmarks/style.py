@@ -138,7 +138,12 @@ def measure(pipe: TruePosePipeline, pair: Pair, result: np.ndarray) -> dict[str,
     inside = pair.reference.labels == UPPER
     far = far_from(inside)
     pictures = np.stack([photo, truth])
-    vae, best = pipe.decode_latents(pipe.encode_photos(pictures))
+    height, width = inside.shape
+    vae, best = (
+        # Enlarged and fitted as the result is, which loses a little too.
+        fit_on(inside.shape, fit_on((height * pipe.scale, width * pipe.scale), picture))
+        for picture in pipe.decode_latents(pipe.encode_photos(pictures))
+    )
     nearer = colour(result, truth, inside) < colour(result, photo, inside)
     return {
         "outside, PSNR to the reference, dB: result": psnr(result, photo, ~inside),
