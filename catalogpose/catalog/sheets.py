@@ -35,4 +35,4 @@ def fit_on(size: tuple[int, int], picture: NDArray[np.uint8]) -> NDArray[np.uint
     """Return a picture (H, W, 3) whole and centred on white of this height and width."""
     height, width = size
     fitted = ImageOps.pad(Image.fromarray(picture), (width, height), color="white")
-    return np.asarray(fitted, dtype=np.uint8)
+    return np.array(fitted, dtype=np.uint8)
