@@ -41,6 +41,9 @@ CHOICES = 6
 LINES = 5
 """Line-ups on a sheet."""
 
+LARGER = 1.8
+"""How many times as many pixels a part may have and still be about as large."""
+
 TILE = (320, 220)
 """Height and width of a picture on a sheet, in pixels."""
 
@@ -66,12 +69,24 @@ def show_part(picture: Photo, labels: Photo, wanted: Sequence[int]) -> Image.Ima
     return tile
 
 
-def choose_others(vectors: Sequence[Vectors], labels: Sequence[int], row: int) -> list[int]:
-    """Return the other sources most like a row's own, nearest first: those that mix up a reader."""
+def choose_others(
+    vectors: Sequence[Vectors], areas: Sequence[int], labels: Sequence[int], row: int
+) -> list[int]:
+    """Return the other sources most like a row's own, nearest first: those that mix up a reader.
+
+    Those come first of which about as many pixels are seen, `areas`: else how coarse a picture is
+    would tell who was photographed from near.
+    """
     own = [label for label in labels if label in vectors[row]]
+
+    def unlikeness(place: int) -> tuple[bool, float]:
+        """Sort by size, then by looks."""
+        ratio = max(areas[place], 1) / max(areas[row], 1)
+        unequal = not 1 / LARGER <= ratio <= LARGER
+        return unequal, -mean_cosine(vectors[row], vectors[place], own)
+
     others = [place for place in range(len(vectors)) if place != row]
-    others.sort(key=lambda place: -mean_cosine(vectors[row], vectors[place], own))
-    return others[: CHOICES - 1]
+    return sorted(others, key=unlikeness)[: CHOICES - 1]
 
 
 def draw_line(row: int, query: Image.Image, choices: Sequence[Image.Image]) -> Image.Image:
@@ -107,6 +122,7 @@ def draw(
     labels = KINDS[kind]
     vectors = embed_parts(Clip.load(model / "clip"), sources, known)
     parser = Parser.load(model / "parser")
+    areas = [int(np.isin(known_map, labels).sum()) for known_map in known]
     shown = outputs if picture == "output" else targets
     draw_order, lines = np.random.default_rng(seed), []
     key: dict[str, Any] = {"kind": kind, "picture": picture, "seed": seed, "choices": CHOICES}
@@ -115,7 +131,7 @@ def draw(
         seen = to_common(parser.parse(shown[row]), parser.label_set)
         if not (np.isin(seen, labels).any() and set(vectors[row]) & set(labels)):
             continue
-        order = [row, *choose_others(vectors, labels, row)]
+        order = [row, *choose_others(vectors, areas, labels, row)]
         draw_order.shuffle(order)
         choices = [show_part(sources[place], known[place], labels) for place in order]
         lines.append(draw_line(row, show_part(shown[row], seen, labels), choices))

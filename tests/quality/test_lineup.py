@@ -38,13 +38,17 @@ def test_a_part_fills_its_tile_on_white(script: ModuleType) -> None:
 
 def test_the_likest_sources_stand_beside_the_own(script: ModuleType) -> None:
     """The five nearest by cosine over the own labels, without the own; one without such a label is
-    as unlike as can be.
+    as unlike as can be, and those of another size come after all others.
     """
     angles = np.radians([0, 80, 10, 20, 70, 30, 40, 5])
     vectors = [{COAT: np.array([np.cos(a), np.sin(a)])} for a in angles]
-    assert script.choose_others(vectors, [COAT], 0) == [7, 2, 3, 5, 6]
+    areas = [100] * 8
+    assert script.choose_others(vectors, areas, [COAT], 0) == [7, 2, 3, 5, 6]
+    areas[2], areas[3] = 40, 200
+    assert script.choose_others(vectors, areas, [COAT], 0) == [7, 5, 6, 4, 1]
+    areas[2:4] = 60, 170
     vectors[7] = {COAT + 1: vectors[7][COAT]}
-    assert script.choose_others(vectors, [COAT], 0) == [2, 3, 5, 6, 4]
+    assert script.choose_others(vectors, areas, [COAT], 0) == [2, 3, 5, 6, 4]
 
 
 def test_the_key_alone_says_which_source_it_is(
