@@ -3,9 +3,9 @@ such rows, to count by eye how many are right; and the same rows of two runs, fo
 which is which.
 
 python benchmarks/sheets.py studio docs/studio.jpg
-python benchmarks/sheets.py run runs/figures/run docs/results.png --rows 12
-python benchmarks/sheets.py run runs/style docs/style.png --rows 4
-python benchmarks/sheets.py run runs/text docs/text.png --rows 11
+python benchmarks/sheets.py run runs/figures/run docs/results.jpg --rows 12
+python benchmarks/sheets.py run runs/style docs/style.jpg --rows 4
+python benchmarks/sheets.py run runs/text docs/text.jpg --rows 11
 python benchmarks/sheets.py run runs/figures/run work/fifty.png --rows 50 --across 10 --scale 2
 python benchmarks/sheets.py heads runs/figures/run work/heads.png --rows 50 --across 10 --scale 6
 python benchmarks/sheets.py blind runs/old runs/new work/blind.png --rows 50 --across 5 --scale 4
@@ -163,7 +163,8 @@ def main() -> None:
 def save(sheet: Image.Image, path: Path, scale: int) -> None:
     """Write a sheet, each of its pixels as a square."""
     size = (sheet.width * scale, sheet.height * scale)
-    sheet.resize(size, Image.Resampling.NEAREST).save(path)
+    # Of a JPEG: colours as fine as the rest, so that stripes stay.
+    sheet.resize(size, Image.Resampling.NEAREST).save(path, quality=90, subsampling=0)
 
 
 if __name__ == "__main__":
