@@ -107,7 +107,10 @@ def transfer(pipe: TruePosePipeline, clip: Clip, pair: Pair, seed: int) -> np.nd
     features = pipe.encode_source(source.photo, source.labels, embeddings)
     shown = selected_labels(reference.joints, load_keypoint_table())
     latent = pipe.encode_photos(reference.photo[None])
-    kept = pipe.keep_reference(latent, (reference.labels == UPPER).astype(np.float32))
+    painted = (reference.labels == UPPER).astype(np.float32)
+    height, width = painted.shape
+    shown = fit_on((height * pipe.scale, width * pipe.scale), reference.photo)
+    kept = pipe.keep_reference(latent, painted, shown)
     joints = reference.joints[None]
     found = pipe.generate([pipe.condition(features, shown)], joints, [seed], references=[kept])[0]
     return fit_on(source.labels.shape, found)

@@ -124,22 +124,21 @@ def test_the_cloth_takes_the_sources_colour(transferred: tuple[Path, list[Any]])
     assert to_truth.mean() < to_reference.mean()
 
 
-def test_the_reference_stays_within_the_vaes_error(transferred: tuple[Path, list[Any]]) -> None:
-    """Two latent cells and more from the mask, the result is as near to the reference as the VAE's
-    picture of it, and nearer to that one: only the decoder's norms, which see the whole, tell.
+def test_the_reference_stays(transferred: tuple[Path, list[Any]]) -> None:
+    """Two latent cells and more from the mask the result is the reference's photo, enlarged to the
+    pictures' size, and far nearer to it than the VAE's picture is.
     """
     folder, pairs = transferred
     pipe = load_pipeline(BUNDLED, "cpu")
+    large = (128 * pipe.scale, 88 * pipe.scale)
     for pair, result in zip(pairs, results_of(folder), strict=True):
         far = style.far_from(pair.reference.labels == style.UPPER)
         assert far.mean() > 0.1
         photo = pair.reference.photo
+        shown = fit_on((128, 88), fit_on(large, photo)).astype(int)
+        assert np.abs(result - shown)[far].max() <= 3
         through = pipe.decode_latents(pipe.encode_photos(photo[None]))[0]
-        # Enlarged and fitted back as the results are.
-        through = fit_on((128, 88), fit_on((128 * pipe.scale, 88 * pipe.scale), through))
-        own_error = np.abs(through[far] - photo[far].astype(float)).mean()
-        assert np.abs(result[far] - through[far].astype(float)).mean() < own_error
-        assert style.psnr(result, photo, far) > style.psnr(through, photo, far) - 0.75
+        assert style.psnr(result, photo, far) > style.psnr(through, photo, far) + 3
 
 
 def test_results_and_pictures_name_the_reference(transferred: tuple[Path, list[Any]]) -> None:

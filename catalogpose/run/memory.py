@@ -60,6 +60,8 @@ class SeenReference:
 
     latent: Tensor
     """Its latent, (1, c, h, w)."""
+    picture: NDArray[np.uint8]
+    """Itself, (sH, sW, 3), as large as the model's pictures."""
     labels: NDArray[np.uint8] | None
     """Its parsing map on the canvas, (H, W); None where the rows' masks are files."""
     letterbox: Letterbox
@@ -193,6 +195,7 @@ class Memory:
             whole = self._eyes.see_map(photo, reference.parsing, reference.label_set)
             labels = fit_map(whole, letterbox)
         return SeenReference(
+            picture=fit_photo(photo.picture, letterbox.times(self._pipe.scale)),
             latent=self._pipe.encode_photos(fit_photo(photo.picture, letterbox)[None]),
             labels=labels,
             letterbox=letterbox,

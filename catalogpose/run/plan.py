@@ -12,7 +12,7 @@ from catalogpose.catalog.files import sha256_file, sha256_json
 from catalogpose.records import Description, Outcome, Reference, Row
 from catalogpose.truepose.model import ALIGNMENT, CARD_NAME, ModelCard
 
-PICTURE_VERSION = 3
+PICTURE_VERSION = 4
 """Part of every fingerprint; raised whenever the same inputs shall give another picture."""
 
 

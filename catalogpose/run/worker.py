@@ -148,7 +148,8 @@ class Worker:
         seen = kept = None
         if row.reference is not None:
             seen = self._memory.reference(job, row.reference)
-            kept = self._pipe.keep_reference(seen.latent, seen.painted(row.reference))
+            marked = seen.painted(row.reference)
+            kept = self._pipe.keep_reference(seen.latent, marked, seen.picture)
         assert row.pose is not None  # rows without a description have one
         pose = read_pose(row.pose, size=row.pose_size, fallback=(seen or source).size)
         joints = fit_joints(pose, card.width, card.height)

@@ -16,7 +16,6 @@ from diffusers.utils import logging as diffusers_logging
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catalogpose.catalog.sheets import fit_on
 from catalogpose.pixels import to_bytes, to_floats
 from catalogpose.truepose.attention import without_autocast
 from catalogpose.truepose.compositor import Compositor
@@ -43,11 +42,14 @@ from catalogpose.truepose.prepared import (
     PoseConditions,
     SourceFeatures,
     embedding_table,
+    fit_finer,
+    lay_references,
+    make_reference,
     stack_references,
     where_laid,
 )
 from catalogpose.truepose.regions import choose_regions, label_mask
-from catalogpose.truepose.sampling import keep_known, latent_mask, make_noise, sample
+from catalogpose.truepose.sampling import keep_known, make_noise, sample
 from catalogpose.truepose.siamese import SourceNet, TargetNet
 
 
@@ -135,12 +137,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         Raises:
             ValueError: If photo or map has another size than the canvas, or `finer` than s times.
         """
-        canvas = (self.card.height, self.card.width)
-        size = (canvas[0] * self.scale, canvas[1] * self.scale)
-        if photo.shape != (*canvas, 3) or labels.shape != canvas:
-            raise ValueError(f"photo and labels must be {canvas} and lie on the model's canvas")
-        if finer is not None and finer.shape != (*size, 3):
-            raise ValueError(f"finer must be {size}, {self.scale} times the model's canvas")
+        shown = fit_finer(photo, labels, finer, (self.card.height, self.card.width), self.scale)
         device, dtype = self.device, self.unet.dtype
         table, known = embedding_table(embeddings, self.unet.config.clip_width)
         label_map = torch.from_numpy(labels.astype(np.int64))[None]
@@ -151,7 +148,6 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         if self.matcher is not None:
             # Where the maps differ nothing is sure.
             seen, kept = (labels, None) if whole is None else (whole, labels == whole)
-            shown = fit_on(size, photo) if finer is None else finer
             carried = embed_photo(self.matcher, photo, seen, kept, shown)
         return SourceFeatures(
             layers=layers,
@@ -213,12 +209,18 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         )
         return PoseConditions(conditions=conditions, fallback=fallback, photo=features.photo)
 
-    def keep_reference(self, latent: Tensor, painted: NDArray[np.floating]) -> KeptReference:
+    def keep_reference(
+        self,
+        latent: Tensor,
+        painted: NDArray[np.floating],
+        photo: NDArray[np.uint8] | None = None,
+    ) -> KeptReference:
         """Prepare a reference photo for `generate`, which takes it with the reference's own pose.
 
         Args:
             latent: (1, c, h, w), from `encode_photos`.
             painted: (H, W), 0 to 1: 1 where the source's cloth shall appear.
+            photo: (sH, sW, 3), which stays elsewhere; None: what the VAE gives back of it does.
 
         Raises:
             ValueError: If `painted` has another size than the canvas.
@@ -226,9 +228,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         canvas = (self.card.height, self.card.width)
         if painted.shape != canvas:
             raise ValueError(f"painted must be {canvas} and lie on the model's canvas")
-        mask = torch.from_numpy(np.array(painted, dtype=np.float32))[None].to(latent.device)
-        size = (latent.shape[-2], latent.shape[-1])
-        return KeptReference(latent=latent.float(), mask=latent_mask(mask, size))
+        return make_reference(latent, painted, photo)
 
     @torch.no_grad()
     def generate(
@@ -252,7 +252,7 @@ class TruePosePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers sh
         if self.compositor is not None:
             within = where_laid(conditions, stack_references(references or (), latent), painted)
             painted = self.compositor.compose(painted, carried, drawn, within)
-        return to_bytes(painted.cpu().numpy())
+        return to_bytes(lay_references(references or (), painted).cpu().numpy())
 
     @torch.no_grad()
     def denoise(

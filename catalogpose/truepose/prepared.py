@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalogpose.catalog.sheets import fit_on
+from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.conditions import Conditions, SourceLayer
 from catalogpose.truepose.matcher import SourcePhoto
+from catalogpose.truepose.sampling import latent_mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,63 @@ class KeptReference:
     """Its latent, float32 (1, c, h, w)."""
     mask: Tensor
     """m, float32 (1, 1, h, w): 1 where the source's cloth shall appear, 0 where the photo stays."""
+    painted: Tensor
+    """The same in pixels of the canvas, (1, 1, H, W)."""
+    photo: Tensor | None = None
+    """The photo, float32 (1, 3, sH, sW) in -1..1, of which stays what is not painted; None: as the
+    VAE gives it back."""
+
+
+def make_reference(
+    latent: Tensor, painted: NDArray[np.floating], photo: NDArray[np.uint8] | None
+) -> KeptReference:
+    """Put a reference together, on its latent's device; see `TruePosePipeline.keep_reference`."""
+    pixels = torch.from_numpy(np.array(painted, dtype=np.float32))[None].to(latent.device)
+    shown = None if photo is None else torch.from_numpy(to_floats(photo[None])).to(latent.device)
+    size = (latent.shape[-2], latent.shape[-1])
+    return KeptReference(
+        latent=latent.float(),
+        mask=latent_mask(pixels, size),
+        painted=pixels[None],
+        photo=shown,
+    )
+
+
+def lay_references(references: Sequence[KeptReference | None], pictures: Tensor) -> Tensor:
+    """Return pictures (B, 3, sH, sW) with their references' photos as they are wherever nothing was
+    to be painted; a VAE would blur them, and what is enlarged is soft.
+    """
+    if not any(references):
+        return pictures
+    rows = []
+    for reference, picture in zip(references, pictures[:, None], strict=True):
+        row = picture
+        if reference is not None and reference.photo is not None:
+            size = (picture.shape[2], picture.shape[3])
+            share = F.interpolate(reference.painted, size=size, mode="bilinear")
+            row = torch.lerp(reference.photo, picture, share)
+        rows.append(row)
+    return torch.cat(rows)
+
+
+def fit_finer(
+    photo: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    finer: NDArray[np.uint8] | None,
+    canvas: tuple[int, int],
+    scale: int,
+) -> NDArray[np.uint8]:
+    """Return the photo that is carried, `scale` times the canvas: the finer one, or where that is
+    None the canvas's, enlarged; see `TruePosePipeline.encode_source`, also for what is raised.
+    """
+    size = (canvas[0] * scale, canvas[1] * scale)
+    if photo.shape != (*canvas, 3) or labels.shape != canvas:
+        raise ValueError(f"photo and labels must be {canvas} and lie on the model's canvas")
+    if finer is None:
+        return fit_on(size, photo)
+    if finer.shape != (*size, 3):
+        raise ValueError(f"finer must be {size}, {scale} times the model's canvas")
+    return finer
 
 
 def embedding_table(
@@ -69,24 +130,31 @@ def embedding_table(
     return table, torch.tensor([index in embeddings for index in range(len(LABELS))])
 
 
+class StackedReferences(NamedTuple):
+    """What denoising keeps of a batch's references."""
+
+    latent: Tensor
+    """Float32 (B, c, h, w)."""
+    mask: Tensor
+    """m, (B, 1, h, w)."""
+
+
 def stack_references(
     references: Sequence[KeptReference | None], like: Tensor
-) -> KeptReference | None:
+) -> StackedReferences | None:
     """Join a batch's references; None if there is none. `like` is a latent of the batch.
 
     A picture without one gets a mask of ones, which leaves it as it is to the bit.
     """
     if not any(references):
         return None
-    free = KeptReference(latent=torch.zeros_like(like[:1]), mask=torch.ones_like(like[:1, :1]))
-    rows = [reference or free for reference in references]
-    return KeptReference(
-        latent=torch.cat([row.latent for row in rows]), mask=torch.cat([row.mask for row in rows])
-    )
+    latents = [torch.zeros_like(like[:1]) if row is None else row.latent for row in references]
+    masks = [torch.ones_like(like[:1, :1]) if row is None else row.mask for row in references]
+    return StackedReferences(latent=torch.cat(latents), mask=torch.cat(masks))
 
 
 def where_laid(
-    conditions: Sequence[PoseConditions], kept: KeptReference | None, like: Tensor
+    conditions: Sequence[PoseConditions], kept: StackedReferences | None, like: Tensor
 ) -> Tensor:
     """Return where photos may be laid over a batch's pictures, and these be retouched: 0 to 1,
     (B, 1, H, W), where no words fill them, and where the source's cloth shall appear on references.

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -362,13 +363,36 @@ def test_the_reference_stays_outside_the_mask(pipe):
         outside = (kept.mask == 0).expand_as(kept.latent)
         assert torch.equal(ended[-1][outside], kept.latent[outside])
         assert set(kept.mask.unique().tolist()) == {0.0, 0.5, 1.0}
-    wide = KeptReference(latent=kept.latent, mask=(kept.mask > 0).float())
+    wide = dataclasses.replace(kept, mask=(kept.mask > 0).float())
     ended.append(pipe.denoise(conditions, poses(1), [1], references=[wide]))
     border = (kept.mask == 0.5).expand_as(kept.latent)
     torch.testing.assert_close(ended[1][border], (ended[2][border] + kept.latent[border]) / 2)
     inside = (kept.mask == 1).expand_as(kept.latent)
     assert (ended[1][inside] - kept.latent[inside]).abs().mean() > 0.1
     assert (ended[1][inside] - ended[0][inside]).abs().mean() > 1e-3
+
+
+def test_the_photo_itself_stays_outside_the_mask(pipe):
+    """To the byte where nothing is painted, not as the VAE gives it back; inside, the picture is
+    what it is without; and between both lies their mixture. A row beside it stays as it is.
+    """
+    painted = np.zeros((128, 88))
+    painted[32:72], painted[72:80] = 1, 0.5
+    photo = person(1)["photo"]
+    latent = pipe.encode_photos(photo[None])
+    kept = [pipe.keep_reference(latent, painted, shown) for shown in (photo, None)]
+    conditions = [pipe.condition(pipe.encode_source(**person(0)), ALL)] * 2
+    found, plain = (
+        pipe.generate(conditions, poses(2), [1, 2], references=[one, None]).astype(int)
+        for one in kept
+    )
+    for rows in (slice(0, 32), slice(80, 128)):
+        assert np.array_equal(found[0, rows], photo[rows])
+        assert np.abs(plain[0, rows] - photo[rows]).mean() > 5
+    assert np.array_equal(found[0, 32:72], plain[0, 32:72])
+    mixture = (plain[0, 72:80] + photo[72:80].astype(int)) / 2
+    assert np.abs(found[0, 72:80] - mixture).max() <= 1
+    assert np.array_equal(found[1], plain[1])
 
 
 def test_rows_with_and_without_a_reference_share_a_batch(pipe):
