@@ -109,8 +109,8 @@ def transfer(pipe: TruePosePipeline, clip: Clip, pair: Pair, seed: int) -> np.nd
     latent = pipe.encode_photos(reference.photo[None])
     painted = (reference.labels == UPPER).astype(np.float32)
     height, width = painted.shape
-    shown = fit_on((height * pipe.scale, width * pipe.scale), reference.photo)
-    kept = pipe.keep_reference(latent, painted, shown)
+    photo = fit_on((height * pipe.scale, width * pipe.scale), reference.photo)
+    kept = pipe.keep_reference(latent, painted, photo)
     joints = reference.joints[None]
     found = pipe.generate([pipe.condition(features, shown)], joints, [seed], references=[kept])[0]
     return fit_on(source.labels.shape, found)
