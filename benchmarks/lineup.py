@@ -5,12 +5,12 @@ python benchmarks/lineup.py draw runs/figures/run work/clothes --kind clothes --
 python benchmarks/lineup.py count work/heads/key.json work/answers.csv
 
 Each line of a sheet is one row of a studio run: on the left its output, or with `--picture target`
-its true target; on the right six sources with numbers, its own and the five others that a CLIP
-finds most like its own. Only heads are shown, or only what is worn, on white: the ground
-tells nothing, nor do the clothes who somebody is. Sources are cut out by their true maps, what is
-asked of by the map that the model's parser makes of it, so that an outline is its own. `key.json`,
-which no reader may see, has the answers; a reader writes lines `row,number`, and `count` says how
-many are right.
+its true target; on the right six sources with numbers, its own and the five others of
+about its size that a CLIP finds most like it. Only heads are shown, or only what is worn, on white:
+the ground tells nothing, nor do the clothes who somebody is. Sources are cut out by their true
+maps, what is asked of by the map that the model's parser makes of it, so that an outline is its
+own. `key.json`, which no reader may see, has the answers; a reader writes lines `row,number`, and
+`count` says how many are right.
 """
 
 from __future__ import annotations
