@@ -84,6 +84,9 @@ def make_reference(
 def lay_references(references: Sequence[KeptReference | None], pictures: Tensor) -> Tensor:
     """Return pictures (B, 3, sH, sW) with their references' photos as they are wherever nothing was
     to be painted; a VAE would blur them, and what is enlarged is soft.
+
+    Raises:
+        ValueError: If a photo has another size than the pictures.
     """
     if not any(references):
         return pictures
@@ -92,6 +95,8 @@ def lay_references(references: Sequence[KeptReference | None], pictures: Tensor)
         row = picture
         if reference is not None and reference.photo is not None:
             size = (picture.shape[2], picture.shape[3])
+            if reference.photo.shape[2:] != size:
+                raise ValueError(f"a reference's photo must be {size}, as the pictures are")
             share = F.interpolate(reference.painted, size=size, mode="bilinear")
             row = torch.lerp(reference.photo, picture, share)
         rows.append(row)

@@ -393,6 +393,9 @@ def test_the_photo_itself_stays_outside_the_mask(pipe):
     mixture = (plain[0, 72:80] + photo[72:80].astype(int)) / 2
     assert np.abs(found[0, 72:80] - mixture).max() <= 1
     assert np.array_equal(found[1], plain[1])
+    small = pipe.keep_reference(latent, painted, photo[::2, ::2])
+    with pytest.raises(ValueError, match=r"photo must be \(128, 88\)"):
+        pipe.generate(conditions[:1], poses(1), [1], references=[small])
 
 
 def test_rows_with_and_without_a_reference_share_a_batch(pipe):
