@@ -1,16 +1,20 @@
 """Line-ups: which of six sources was this output made of? For a person, or any reader of pictures.
 
 python benchmarks/lineup.py draw runs/figures/run work/heads --kind heads --rows 50
-python benchmarks/lineup.py draw runs/figures/run work/clothes --kind clothes --picture target
+python benchmarks/lineup.py draw runs/figures/run work/patterns --kind patterns --picture target
 python benchmarks/lineup.py count work/heads/key.json work/answers.csv
 
 Each line of a sheet is one row of a studio run: on the left its output, or with `--picture target`
-its true target; on the right six sources with numbers, its own and the five others of
-about its size that a CLIP finds most like it. Only heads are shown, or only what is worn, on white:
-the ground tells nothing, nor do the clothes who somebody is. Sources are cut out by their true
-maps, what is asked of by the map that the model's parser makes of it, so that an outline is its
-own. `key.json`, which no reader may see, has the answers; a reader writes lines `row,number`, and
-`count` says how many are right.
+its true target; on the right six sources with numbers. Of `clothes` and `heads` those are its own
+and the five others of about its size that a CLIP finds most like it. Of `patterns` they are its own
+and the same picture drawn five times anew with the one pattern or print that shows most exchanged
+(`rewoven.py`): person, pose, cut and colours are alike in all six, and rows without a pattern or a
+print that shows in source and target are left out. Only heads are shown, or only what is worn, on
+white: the ground tells nothing, nor do the clothes who somebody is. Sources are cut out by their
+true maps, what is asked of by the map that the model's parser makes of it, so that an outline is
+its own. `key.json`, which no reader may see, has the answers; a reader writes lines `row,number`,
+and `count` says how many are right, of all and of groups of rows: `turned` shows a face in source
+or target and not in both; of patterns by kind and by the sides that source and target show.
 """
 
 from __future__ import annotations
@@ -19,20 +23,23 @@ import argparse
 import csv
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from bundled import Photo, fit_true_map, read_pairs
 from PIL import Image, ImageDraw
 from recognition import FACE, KINDS, Vectors, embed_parts, mean_cosine
+from rewoven import kind_of, most_shown, read_view, reweave, view_of, wear
 
 from catalogpose.catalog.labels import to_common
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.intervals import mean_interval
+from catalogpose.studio import make_scene
+from catalogpose.studio.captions import name_view
 from catalogpose.truepose.model import resolve_model
 
 CHOICES = 6
@@ -49,6 +56,48 @@ TILE = (320, 220)
 
 MARGIN = 24
 """Pixels around a picture, where its number stands."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line-up."""
+
+    row: int
+    """Its row's number in the run."""
+    query: Image.Image
+    """What is asked of."""
+    choices: Sequence[Image.Image]
+    """`CHOICES` pictures."""
+    own: int
+    """Which of them is the row's own, counted from 0."""
+    groups: Sequence[str]
+    """What the row is counted with beside all."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A run's first rows, at the outputs' size."""
+
+    sources: Sequence[Photo]
+    """(H, W, 3) of all the run's rows."""
+    shown: Sequence[Photo]
+    """(H, W, 3) of its first rows, what is asked of."""
+    maps: Sequence[Photo]
+    """The true targets' maps (H, W)."""
+    parser: Parser
+    """What makes the maps of what is asked of."""
+
+    @classmethod
+    def read(cls, run: Path, model: Path, picture: str, count: int) -> Pictures:
+        """Read a run, whose outputs or targets are shown, whichever `picture` says."""
+        sources, outputs, targets, maps = read_pairs(run)
+        shown = outputs if picture == "output" else targets
+        return cls(sources, shown[:count], maps, Parser.load(model / "parser"))
+
+    def asked(self) -> Iterator[tuple[Photo, Photo]]:
+        """Yield what is asked of, and its map (H, W) by the parser."""
+        for picture in self.shown:
+            yield picture, to_common(self.parser.parse(picture), self.parser.label_set)
 
 
 def show_part(picture: Photo, labels: Photo, wanted: Sequence[int]) -> Image.Image:
@@ -104,61 +153,98 @@ def draw_line(row: int, query: Image.Image, choices: Sequence[Image.Image]) -> I
     return line
 
 
-def draw(
-    run: Path, out: Path, model: Path, *, kind: str, picture: str, count: int, seed: int
-) -> None:
-    """Write the sheets and the key of a run's first rows; those are left out whose source or
+def lines_of_sources(
+    run: Path, model: Path, pictures: Pictures, *, kind: str, rng: np.random.Generator
+) -> Iterator[Line]:
+    """Yield a run's rows with the sources most like their own; those are left out whose source or
     picture shows nothing of the kind.
 
     Raises:
         SystemExit: If a source comes twice, which would be right at two numbers, or are too few.
     """
-    sources, outputs, targets, maps = read_pairs(run)
-    rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
-    if len(rows) < CHOICES or rows["source"].duplicated().any():
+    paths = pd.read_parquet(run / "results.parquet").query("status == 'done'")["source"]
+    if len(paths) < CHOICES or paths.duplicated().any():
         raise SystemExit(f"{run} needs {CHOICES} rows or more, each of a source of its own")
-    pairs = zip(rows["source"], outputs, strict=True)
-    known = [fit_true_map(run / path, made) for path, made in pairs]
-    labels = KINDS[kind]
+    sources, labels = pictures.sources, KINDS[kind]
+    sized = zip(paths, sources, strict=True)
+    known = [fit_true_map(run / path, source) for path, source in sized]
     vectors = embed_parts(Clip.load(model / "clip"), sources, known)
-    parser = Parser.load(model / "parser")
     areas = [int(np.isin(known_map, labels).sum()) for known_map in known]
-    shown = outputs if picture == "output" else targets
-    draw_order, lines = np.random.default_rng(seed), []
-    key: dict[str, Any] = {"kind": kind, "picture": picture, "seed": seed, "choices": CHOICES}
-    answers = []
-    for row in range(min(count, len(outputs))):
-        seen = to_common(parser.parse(shown[row]), parser.label_set)
+    for row, (shown, seen) in enumerate(pictures.asked()):
         if not (np.isin(seen, labels).any() and set(vectors[row]) & set(labels)):
             continue
         order = [row, *choose_others(vectors, areas, labels, row)]
-        draw_order.shuffle(order)
+        rng.shuffle(order)
         choices = [show_part(sources[place], known[place], labels) for place in order]
-        lines.append(draw_line(row, show_part(shown[row], seen, labels), choices))
-        turned = bool((known[row] == FACE).any() ^ (maps[row] == FACE).any())
-        answers.append({"row": row, "number": 1 + order.index(row), "turned": turned})
+        turned = bool((known[row] == FACE).any() ^ (pictures.maps[row] == FACE).any())
+        groups = ["turned"] if turned else []
+        yield Line(row, show_part(shown, seen, labels), choices, order.index(row), groups)
+
+
+def lines_of_patterns(run: Path, pictures: Pictures, *, rng: np.random.Generator) -> Iterator[Line]:
+    """Yield the rows in whose source and target one pattern or print shows, beside the source as it
+    is and woven or printed otherwise; all else is the same, colours and cut too.
+    """
+    rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
+    labels = KINDS["clothes"]
+    pairs = zip(rows["source"], rows["target"], pictures.asked(), strict=False)
+    for row, (source, target, (shown, seen)) in enumerate(pairs):
+        product, view = read_view(Path(source))
+        posed = read_view(Path(target))[1]
+        size = (shown.shape[0], shown.shape[1])
+        garment = most_shown(product, (view, posed), size)
+        if garment is None:
+            continue
+        cloths = [garment.cloth, *reweave(garment.cloth, CHOICES - 1, rng)]
+        order = rng.permutation(CHOICES).tolist()
+        drawn = [view_of(wear(product, garment, cloths[n]), view, size) for n in order]
+        choices = [show_part(picture.photo, picture.labels, labels) for picture in drawn]
+        sides = [side_of(make_scene(product.id, number).yaw) for number in (view, posed)]
+        groups = [kind_of(garment.cloth), " to ".join(sides)]
+        yield Line(row, show_part(shown, seen, labels), choices, order.index(0), groups)
+
+
+def side_of(yaw: float) -> str:
+    """Return which side of a body turned by so many degrees is seen."""
+    view = name_view(yaw)
+    return "back" if "behind" in view else "side" if "side" in view else "front"
+
+
+def draw(
+    run: Path, out: Path, model: Path, *, kind: str, picture: str, count: int, seed: int
+) -> None:
+    """Write the sheets and the key of a run's first rows."""
+    rng = np.random.default_rng(seed)
+    pictures = Pictures.read(run, model, picture, count)
+    if kind == "patterns":
+        lines = list(lines_of_patterns(run, pictures, rng=rng))
+    else:
+        lines = list(lines_of_sources(run, model, pictures, kind=kind, rng=rng))
     out.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(lines), LINES):
-        sheet = np.vstack([np.asarray(line) for line in lines[start : start + LINES]])
+        drawn = [draw_line(x.row, x.query, x.choices) for x in lines[start : start + LINES]]
+        sheet = np.vstack([np.asarray(line) for line in drawn])
         Image.fromarray(sheet).save(out / f"sheet-{start // LINES:02d}.png")
-    text = json.dumps({**key, "answers": answers}, indent=1)
-    (out / "key.json").write_text(text + "\n", encoding="utf-8")
+    answers = [{"row": x.row, "number": 1 + x.own, "groups": x.groups} for x in lines]
+    key = {"kind": kind, "picture": picture, "seed": seed, "choices": CHOICES, "answers": answers}
+    (out / "key.json").write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
 
 
 def count_right(key: Path, answers: Path) -> dict[str, str]:
-    """Return how many of a reader's answers are right, of all rows and of those where only one of
-    source and target shows a face. A row without an answer is wrong.
+    """Return how many of a reader's answers are right, of all rows and of every group of them. A
+    row without an answer is wrong.
     """
     true = json.loads(key.read_text(encoding="utf-8"))["answers"]
     with answers.open(newline="", encoding="utf-8") as file:
         given = {int(row): int(number) for row, number in csv.reader(file)}
     right = np.array([given.get(a["row"]) == a["number"] for a in true], dtype=float)
-    turned = np.array([a["turned"] for a in true])
+    names = sorted({name for a in true for name in a["groups"]})
     found = {}
-    for name, chosen in (("all", right), ("turned", right[turned])):
+    for group in ("all", *names):
+        chosen = right[[group == "all" or group in a["groups"] for a in true]]
         value = mean_interval(chosen)
         span = "" if value.low is None else f" ({value.low:.0%}..{value.high:.0%})"
-        found[name] = f"{int(chosen.sum())} of {len(chosen)}{span}"
+        found[group] = f"{int(chosen.sum())} of {len(chosen)}{span}"
     return found
 
 
@@ -169,7 +255,7 @@ def main() -> None:
     drawing = commands.add_parser("draw")
     drawing.add_argument("run", type=Path)
     drawing.add_argument("out", type=Path)
-    drawing.add_argument("--kind", choices=list(KINDS), required=True)
+    drawing.add_argument("--kind", choices=[*KINDS, "patterns"], required=True)
     drawing.add_argument("--picture", choices=["output", "target"], default="output")
     drawing.add_argument("--rows", type=int, default=50)
     drawing.add_argument("--model", default=None, help="whose CLIP chooses; the bundled one")

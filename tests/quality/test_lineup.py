@@ -93,7 +93,7 @@ def test_the_key_alone_says_which_source_it_is(
         assert len(set(choices)) == 6
         assert middles[row, 0] == 20 * row + 5
         assert choices[answer["number"] - 1] == 20 * row
-        assert answer["turned"] == (row % 3 == 0)
+        assert answer["groups"] == (["turned"] if row % 3 == 0 else [])
     answers = tmp_path / "answers.csv"
     answers.write_text("".join(f"{a['row']},{a['number']}\n" for a in key))
     found = script.count_right(tmp_path / "a/key.json", answers)
