@@ -16,6 +16,15 @@ from catalogpose.truepose.attention import without_autocast
 ALIKE = 1.25
 """Most tokens by which neighbours may move apart and still be of one surface."""
 
+APART = 3.0
+"""Standard deviation, in tokens, of how differently neighbours may move and count in a fit."""
+
+FITS = 2
+"""How often places are fitted anew."""
+
+STIFF = 0.5
+"""How much a fit prefers that neighbours move alike to that they move apart, in tokens squared."""
+
 EDGE = 4
 """Pixels of the canvas around a person that show what lies beside them on the person."""
 
@@ -99,6 +108,61 @@ def find_places(
     weights = asked.flatten(1).softmax(dim=1).view(asked.shape)
     x, y = ((weights * at).sum(dim=(1, 2)) for at in (columns, rows))
     return torch.stack([x, y], dim=-1).view(height, width, 2), sure.view(height, width)
+
+
+def smooth_places(places: Tensor, sure: Tensor, labels: Tensor, radius: int) -> Tensor:
+    """Return places as their neighbours find them too: where one finds another stripe than the next
+    both may be nearly right, and the cloth is torn all the same.
+
+    Moving least squares (Schaefer, McPhail and Warren, SIGGRAPH 2006): how far a token has moved is
+    fitted by an affine map of its neighbours, each weighted by how sure it is, how near it lies
+    and, as in a bilateral filter (Tomasi and Manduchi, ICCV 1998), how alike it has moved; those
+    that find another region of the source do not count.
+
+    Args:
+        places: (B, h, w, 2), from `find_places`.
+        sure: (B, h, w), from `find_places`.
+        labels: The sources' parsing maps, int64 (B, H, W).
+        radius: How many tokens away neighbours count, 1 or more.
+    """
+    height, width = places.shape[1:3]
+    rows, columns = (torch.arange(n, device=places.device) for n in (height, width))
+    own = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    moved = (places - own).movedim(-1, 1)
+    found = _labels_at(labels, places)
+    away = torch.arange(-radius, radius + 1, device=places.device, dtype=moved.dtype)
+    down, right = (part.flatten() for part in torch.meshgrid(away, away, indexing="ij"))
+    terms = torch.stack([torch.ones_like(down), right, down], dim=1)
+    near = torch.exp(-(down**2 + right**2) / (2 * (radius / 1.5) ** 2))[:, None, None]
+    # What is sure of nothing is fitted too, by its likes.
+    share = near * _around(sure[:, None].clamp(min=1e-3), radius)[:, 0]
+    share = share * (_around(found[:, None], radius)[:, 0] == found[:, None])
+    stiff = torch.diag(terms.new_tensor([0.0, STIFF, STIFF]))
+    with without_autocast(places.device):
+        for _ in range(FITS):
+            others = _around(moved, radius)
+            apart = (others - moved[:, :, None]).square().sum(dim=1)
+            weight = share * torch.exp(-apart / (2 * APART**2))
+            squares = torch.einsum("bkhw,ki,kj->bhwij", weight, terms, terms)
+            squares = squares + stiff * weight.sum(dim=1)[..., None, None]
+            sums = torch.einsum("bkhw,ki,bckhw->bhwic", weight, terms, others)
+            moved = torch.linalg.solve(squares, sums)[..., 0, :].movedim(-1, 1)
+    return moved.movedim(1, -1) + own
+
+
+def _labels_at(labels: Tensor, places: Tensor) -> Tensor:
+    """Return which labels of maps (B, H, W) lie at places (B, h, w, 2), as float32 (B, h, w)."""
+    side = labels.shape[1] // places.shape[1]
+    x, y = ((places + 0.5) * side).long().unbind(dim=-1)
+    at = y.clamp(0, labels.shape[1] - 1) * labels.shape[2] + x.clamp(0, labels.shape[2] - 1)
+    return labels.flatten(1).gather(1, at.flatten(1)).view(at.shape).float()
+
+
+def _around(cells: Tensor, radius: int) -> Tensor:
+    """Return the neighbours of each cell of (B, C, h, w), 0 beyond the edges: (B, C, n, h, w)."""
+    batch, channels, height, width = cells.shape
+    near = F.unfold(cells, 2 * radius + 1, padding=radius)
+    return near.view(batch, channels, -1, height, width)
 
 
 def carry_pixels(photo: Tensor, places: Tensor, sure: Tensor) -> Tensor:

@@ -23,7 +23,13 @@ from torch import Tensor, nn
 from catalogpose.pixels import to_floats
 from catalogpose.records import LABELS
 from catalogpose.truepose.attention import without_autocast
-from catalogpose.truepose.carrying import carry_pixels, find_places, similarity, spread_person
+from catalogpose.truepose.carrying import (
+    carry_pixels,
+    find_places,
+    similarity,
+    smooth_places,
+    spread_person,
+)
 from catalogpose.truepose.regions import selection_mask
 from catalogpose.truepose.tower import Tower
 
@@ -77,6 +83,7 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         nowhere: bool = False,
         attends: bool = False,
         rounds: int = 1,
+        smoothing: int = 0,
     ) -> None:
         """Build both towers.
 
@@ -92,8 +99,15 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
             attends: Whether a pose's tower attends to the source's, coarse to fine as in LoFTR, so
                 that it knows what it looks for: hair and hems have no joints.
             rounds: How often each level of both towers is worked over, 1 or more.
+            smoothing: How many tokens away places are smoothed by each other, see `smooth_places`,
+                wherever a photo is carried; 0: each is as it was found.
+
+        Raises:
+            ValueError: If `smoothing` is less than 0.
         """
         super().__init__()
+        if smoothing < 0:
+            raise ValueError(f"smoothing must be 0 or more, not {smoothing}")
         self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups, rounds=rounds)
         self.pose_tower = Tower(4 * pose_channels, channels, width, groups, attends, rounds)
         self.nowhere_key = nn.Parameter(torch.zeros(width)) if nowhere else None
@@ -132,6 +146,8 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
         rows = zip(source.keys.tokens, queries, source.labels, strict=True)
         found = [self._find(*row) for row in rows]
         places, sure = (torch.stack(part) for part in zip(*found, strict=True))
+        if self.config.smoothing:
+            places = smooth_places(places, sure, source.labels, self.config.smoothing)
         if source.kept is None:
             return carry_pixels(source.photo, places, sure)
         carried = carry_pixels(torch.cat([source.photo, source.kept], dim=1), places, sure)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from catalogpose.records import LABELS
+from catalogpose.truepose.carrying import carry_pixels, smooth_places
 from catalogpose.truepose.matcher import Keys, Matcher, SourcePhoto, embed_photo
 from catalogpose.truepose.model import read_card
 from catalogpose.truepose.pipeline import TruePosePipeline, load_pipeline
@@ -123,6 +124,25 @@ def test_what_is_shown_nowhere_is_sure_of_nothing() -> None:
         torch.testing.assert_close(found[0], plain.carry(source, queries.abs()))
     torch.testing.assert_close(found[0][:, :3], found[1][:, :3])
     assert found[1][:, 3].max() < 1e-6
+
+
+def test_places_are_smoothed_where_a_matcher_says_so() -> None:
+    """What is carried comes from places that their neighbours agree on, as sure as before; a
+    matcher that says nothing of it smooths none, and less than none is refused.
+    """
+    plain, smooth = make_matcher(), make_matcher(smoothing=2)
+    assert plain.config.smoothing == 0
+    draw = torch.Generator().manual_seed(1)
+    queries, keys = (torch.randn(1, 8, 6, 5, generator=draw) for _ in range(2))
+    photo, labels = torch.rand(1, 3, 24, 20, generator=draw), torch.ones(1, 24, 20).long()
+    source = SourcePhoto(photo=photo, labels=labels, keys=Keys(keys))
+    places, sure = (part[None] for part in plain._find(keys[0], queries[0], labels[0]))
+    torch.testing.assert_close(plain.carry(source, queries), carry_pixels(photo, places, sure))
+    agreed = smooth_places(places, sure, labels, 2)
+    assert (agreed - places).abs().max() > 0.1
+    torch.testing.assert_close(smooth.carry(source, queries), carry_pixels(photo, agreed, sure))
+    with pytest.raises(ValueError, match="smoothing must be 0 or more, not -1"):
+        make_matcher(smoothing=-1)
 
 
 def test_without_a_person_every_token_is_a_place() -> None:
