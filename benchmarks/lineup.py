@@ -8,13 +8,15 @@ Each line of a sheet is one row of a studio run: on the left its output, or with
 its true target; on the right six sources with numbers. Of `clothes` and `heads` those are its own
 and the five others of about its size that a CLIP finds most like it. Of `patterns` they are its own
 and the same picture drawn five times anew with the one pattern or print that shows most exchanged
-(`rewoven.py`): person, pose, cut and colours are alike in all six, and rows without a pattern or a
-print that shows in source and target are left out. Only heads are shown, or only what is worn, on
-white: the ground tells nothing, nor do the clothes who somebody is. Sources are cut out by their
-true maps, what is asked of by the map that the model's parser makes of it, so that an outline is
-its own. `key.json`, which no reader may see, has the answers; a reader writes lines `row,number`,
-and `count` says how many are right, of all and of groups of rows: `turned` shows a face in source
-or target and not in both; of patterns by kind and by the sides that source and target show.
+for another of the same palette (`rewoven.py`): person, pose and cut are alike in all six, and rows
+without a pattern or a print that shows in source and target are left out. Only heads are shown, or
+only what is worn, on white: the ground tells nothing, nor do the clothes who somebody is. Sources
+are cut out by their true maps, what is asked of by the map that the model's parser makes of it, so
+that an outline is its own. `key.json`, which no reader may see, has the answers; a reader writes
+lines `row,number`, and `count` says how many are right, of all and of groups of rows: `turned`
+shows a face in source or target and not in both; of patterns by kind, by the sides that source and
+target show, and of cloths of `three colours`, of which most others show two. Beside a reader of
+patterns stands one who sees the garment's mean colour alone.
 """
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from bundled import Photo, fit_true_map, read_pairs
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from recognition import FACE, KINDS, Vectors, embed_parts, mean_cosine
 from rewoven import kind_of, most_shown, read_view, reweave, view_of, wear
@@ -38,6 +42,7 @@ from catalogpose.catalog.labels import to_common
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.quality.intervals import mean_interval
+from catalogpose.records import LABEL_ID
 from catalogpose.studio import make_scene
 from catalogpose.studio.captions import name_view
 from catalogpose.truepose.model import resolve_model
@@ -72,6 +77,8 @@ class Line:
     """Which of them is the row's own, counted from 0."""
     groups: Sequence[str]
     """What the row is counted with beside all."""
+    by_colour: int | None = None
+    """Which is nearest in the mean colour of what differs; None: that was not asked."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,19 @@ def lines_of_patterns(run: Path, pictures: Pictures, *, rng: np.random.Generator
         choices = [show_part(picture.photo, picture.labels, labels) for picture in drawn]
         sides = [side_of(make_scene(product.id, number).yaw) for number in (view, posed)]
         groups = [kind_of(garment.cloth), " to ".join(sides)]
-        yield Line(row, show_part(shown, seen, labels), choices, order.index(0), groups)
+        if groups[0] == "pattern" and len(garment.cloth.names) > 2:
+            groups.append("three colours")
+        part = LABEL_ID[garment.label]
+        asked = mean_colour(shown, seen == part if (seen == part).any() else np.isin(seen, labels))
+        apart = [np.abs(mean_colour(x.photo, x.labels == part) - asked).sum() for x in drawn]
+        query = show_part(shown, seen, labels)
+        yield Line(row, query, choices, order.index(0), groups, int(np.argmin(apart)))
+
+
+def mean_colour(picture: Photo, there: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the mean of a picture (H, W, 3) where a mask (H, W) is true; 0 where it never is."""
+    found: NDArray[np.float64] = picture[there].mean(axis=0) if there.any() else np.zeros(3)
+    return found
 
 
 def side_of(yaw: float) -> str:
@@ -225,7 +244,10 @@ def draw(
         drawn = [draw_line(x.row, x.query, x.choices) for x in lines[start : start + LINES]]
         sheet = np.vstack([np.asarray(line) for line in drawn])
         Image.fromarray(sheet).save(out / f"sheet-{start // LINES:02d}.png")
-    answers = [{"row": x.row, "number": 1 + x.own, "groups": x.groups} for x in lines]
+    answers: list[dict[str, Any]] = []
+    for x in lines:
+        colour = {} if x.by_colour is None else {"by_colour": 1 + x.by_colour}
+        answers.append({"row": x.row, "number": 1 + x.own, "groups": x.groups, **colour})
     key = {"kind": kind, "picture": picture, "seed": seed, "choices": CHOICES, "answers": answers}
     (out / "key.json").write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
 
@@ -245,6 +267,9 @@ def count_right(key: Path, answers: Path) -> dict[str, str]:
         value = mean_interval(chosen)
         span = "" if value.low is None else f" ({value.low:.0%}..{value.high:.0%})"
         found[group] = f"{int(chosen.sum())} of {len(chosen)}{span}"
+    if all("by_colour" in a for a in true):
+        nearest = sum(a["by_colour"] == a["number"] for a in true)
+        found["by mean colour alone"] = f"{nearest} of {len(true)}"
     return found
 
 

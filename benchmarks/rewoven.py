@@ -1,6 +1,7 @@
-"""A studio product in other patterns: the same person, pose, cut and colours, another cloth.
+"""A studio product in other patterns: the same person, pose and cut, a cloth of the same palette.
 
-`benchmarks/lineup.py` asks with these whether a pattern is recognised, and nothing else.
+`benchmarks/lineup.py` asks with these whether a pattern is recognised. Colour still tells
+something: patterns differ in how much of a colour they show, and most leave out a third one.
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ def _share_changed(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 
 def reweave(cloth: Cloth, count: int, rng: np.random.Generator) -> list[Cloth]:
-    """Return `count` cloths of the same colours: with other patterns, or with other prints of the
-    same kind, each once. No pattern brings in a colour that the cloth does not show; one of two
-    colours lacks the third of a tartan or of flowers.
+    """Return `count` cloths of the same palette: with other patterns, or with other prints of the
+    same kind, each once. No pattern brings in a colour that the cloth does not show; of one of
+    three colours, tartan or flowers, most show two.
     """
     kind = kind_of(cloth)
     if kind == "pattern":

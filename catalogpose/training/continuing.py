@@ -57,7 +57,7 @@ def check_start(recipe: Recipe, start: Path) -> None:
         defaults = inspect.signature(Matcher.__init__).parameters
         found = {name: option.default for name, option in defaults.items()}
         found |= _read(start / "matcher/config.json")
-        own = [name for name in made if not name.startswith("_")]
+        own = [name for name in made if not name.startswith("_") and name != "smoothing"]
         theirs |= {f"matcher's {name}": found.get(name) for name in own}
         wanted |= {f"matcher's {name}": made[name] for name in own}
     for name, value in wanted.items():
@@ -89,7 +89,16 @@ def take_over(shop: Workshop, start: Path) -> None:
         if name not in shop.times and is_spared(shop, name):
             if (start / name).is_dir():
                 shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
+            if name == "matcher" and (start / name).is_dir():
+                _smooth_alike(shop.model / "matcher/config.json", shop.recipe)
             shop.note_time(name, 0.0)
+
+
+def _smooth_alike(config: Path, recipe: Recipe) -> None:
+    """Let a matcher smooth its places as the recipe says: that is nothing it has learnt."""
+    smoothing = make_matcher(recipe.truepose).config.smoothing
+    values = {**_read(config), "smoothing": smoothing}
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def inherited_facts(start: Path) -> dict[str, Any]:

@@ -103,11 +103,11 @@ class Matcher(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is un
                 wherever a photo is carried; 0: each is as it was found.
 
         Raises:
-            ValueError: If `smoothing` is less than 0.
+            ValueError: If `smoothing` is less than 0, or no whole number.
         """
         super().__init__()
-        if smoothing < 0:
-            raise ValueError(f"smoothing must be 0 or more, not {smoothing}")
+        if not isinstance(smoothing, int) or smoothing < 0:
+            raise ValueError(f"smoothing must be a whole number, 0 or more, not {smoothing}")
         self.source_tower = Tower(3 * stride**2 + labels, channels, width, groups, rounds=rounds)
         self.pose_tower = Tower(4 * pose_channels, channels, width, groups, attends, rounds)
         self.nowhere_key = nn.Parameter(torch.zeros(width)) if nowhere else None

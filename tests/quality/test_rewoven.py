@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -49,8 +50,15 @@ def test_other_cloths_have_the_same_colours(script: ModuleType) -> None:
             others = script.reweave(garment.cloth, 5, rng)
             assert len({garment.cloth, *others}) == 6
             assert {script.kind_of(other) for other in others} == {kind}
-            shown = {garment.cloth.colours[: len(garment.cloth.names)]}
-            assert {other.colours[: len(set(other.names))] for other in others} == shown
+            ground, figure, detail = garment.cloth.colours
+            # A third colour that the cloth does not show would tell a pattern that shows it.
+            if kind == "pattern" and len(garment.cloth.names) == 2:
+                detail = figure
+            assert {other.colours for other in others} == {(ground, figure, detail)}
+            if kind == "word":
+                marks = [cloth.front for cloth in (garment.cloth, *others)]
+                wide = [mark.size / len(mark.word) for mark in marks]
+                assert max(wide) - min(wide) < 1e-6
             worn = script.wear(product, garment, others[0])
             kept = [new for old, new in zip(product.outfit, worn.outfit, strict=True) if old == new]
             assert len(kept) == len(product.outfit) - 1
@@ -82,6 +90,27 @@ def test_what_shows_in_both_views_is_asked_about(script: ModuleType) -> None:
     assert script.most_shown(script.wear(product, chosen, plain), (front, other), SIZE) is None
 
 
+def test_a_print_comes_before_a_pattern(script: ModuleType) -> None:
+    """Where a print and a larger pattern show, the print is asked about: letters and logos are
+    rare.
+    """
+    product = make_product(_first_printed(script))
+    views = sorted(range(60), key=lambda view: abs(make_scene(product.id, view).yaw))[:2]
+    (below,) = (g for g in product.outfit if g.slot in ("bottom", "skirt"))
+    woven = dataclasses.replace(
+        below.cloth,
+        pattern="checks",
+        names=("white", "black"),
+        colours=((250.0,) * 3, (5.0,) * 3, (5.0,) * 3),
+    )
+    both = script.wear(product, below, woven)
+    assert script.kind_of(script.most_shown(both, tuple(views), SIZE).cloth) == "print"
+    printed = script.most_shown(both, tuple(views), SIZE)
+    plain = dataclasses.replace(printed.cloth, front=None)
+    other = script.most_shown(script.wear(both, printed, plain), tuple(views), SIZE)
+    assert script.kind_of(other.cloth) == "pattern"
+
+
 def test_a_line_of_patterns_has_its_own_where_the_key_says(
     folder: None, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +134,31 @@ def test_a_line_of_patterns_has_its_own_where_the_key_says(
     assert len({choice.tobytes() for choice in line.choices}) == 6
     changed = [np.abs(np.asarray(c, int) - np.asarray(shown, int)).max(2) for c in line.choices]
     assert max((difference > 0).mean() for difference in changed) < 0.2
+    assert 0 <= line.by_colour < 6
+
+
+def test_mean_colour_alone_may_tell_a_pattern(folder: None, tmp_path: Path) -> None:
+    """Beside a reader stands how many rows the mean colour of the garment tells, if it was asked;
+    the mean is over the mask, 0 where that is empty.
+    """
+    lineup = importlib.import_module("lineup")
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    there = np.array([[True, False], [True, False]])
+    assert lineup.mean_colour(picture, there).tolist() == [3, 4, 5]
+    assert lineup.mean_colour(picture, there & False).tolist() == [0, 0, 0]
+    answers = [
+        {"row": n, "number": 2, "groups": ["pattern"], "by_colour": 2 if n < 3 else 1}
+        for n in range(8)
+    ]
+    key, given = tmp_path / "key.json", tmp_path / "given.csv"
+    given.write_text("".join(f"{n},2\n" for n in range(7)))
+    key.write_text(json.dumps({"answers": answers}))
+    found = lineup.count_right(key, given)
+    assert found["by mean colour alone"] == "3 of 8"
+    assert found["pattern"].startswith("7 of 8 ")
+    del answers[0]["by_colour"]
+    key.write_text(json.dumps({"answers": answers}))
+    assert set(lineup.count_right(key, given)) == {"all", "pattern"}
 
 
 @pytest.mark.parametrize(

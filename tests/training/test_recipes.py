@@ -165,7 +165,7 @@ def test_a_matcher_is_made_of_a_recipe() -> None:
         ("bundled", ("matcher",), matcher(stride=3), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(stride=6), "matcher: stride must be even and divide"),
         ("bundled", ("matcher",), matcher(depth=3), "model of matcher: "),
-        ("bundled", ("matcher",), matcher(smoothing=-1), "model of matcher: smoothing must be 0"),
+        ("bundled", ("matcher",), matcher(smoothing=1.5), "model of matcher: smoothing must be a"),
         ("bundled", ("matcher",), {"model": {}}, "schedule of matcher: "),
         ("bundled", ("matcher",), {"net": {}}, "matcher: unknown net; known: head_weight"),
         ("bundled", ("matcher", "head_weight"), 0.5, "matcher: head_weight must be 1 or more"),

@@ -20,7 +20,7 @@ from catalogpose.errors import UsageError
 from catalogpose.perception.clip import Clip
 from catalogpose.perception.parser import Parser
 from catalogpose.studio import draw_view
-from catalogpose.training import finishing
+from catalogpose.training import continuing, finishing
 from catalogpose.training.carrier import Carrier
 from catalogpose.training.compositor import Layers, train_compositor
 from catalogpose.training.origin import check_start
@@ -200,6 +200,7 @@ def test_a_matcher_is_added_to_a_model_and_kept(
     for place, scale in (("second", 2), ("third", 1)):
         values = json.loads(carrying.read_text(encoding="utf-8"))
         values["truepose"]["compositor"]["model"]["scale"] = scale
+        values["truepose"]["matcher"]["model"]["smoothing"] = scale - 1
         recipe = tmp_path / f"{place}.json"
         recipe.write_text(json.dumps(values), encoding="utf-8")
         again = dataclasses.replace(
@@ -213,6 +214,8 @@ def test_a_matcher_is_added_to_a_model_and_kept(
         pipe = TruePosePipeline.from_pretrained(model)
         assert pipe.matcher is not None
         assert pipe.scale == scale
+        # How places are smoothed is not learnt: it is the recipe's, whoever the matcher's.
+        assert pipe.matcher.config.smoothing == scale - 1
         assert finer.pop() == (scale > 1)
         with Image.open(tmp_path / place / "work/critic/preview.png") as sheet:
             assert sheet.height == 4 * 64 * scale
@@ -252,6 +255,11 @@ def test_a_matcher_is_added_to_a_model_and_kept(
     config.write_text(json.dumps(made), encoding="utf-8")
     with pytest.raises(UsageError, match="carries photos over by a matcher"):
         check_start(str(model), "rgb+joints")
+
+
+def test_the_shipped_recipe_goes_on_from_the_shipped_model() -> None:
+    """`train --recipe bundled --model` takes the bundled model's folder."""
+    continuing.check_start(load_recipe("bundled"), BUNDLED)
 
 
 @pytest.mark.slow

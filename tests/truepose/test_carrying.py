@@ -207,6 +207,22 @@ def test_what_lies_apart_stays_apart() -> None:
     torch.testing.assert_close(smooth_places(face, sure, labels, 3), face, atol=1e-4, rtol=0)
 
 
+def test_nearer_neighbours_count_more() -> None:
+    """Of two halves that moved a little differently, a token on either side stays nearer to its
+    own; and where nothing is sure of anything all is smoothed as if all were.
+    """
+    places, labels = moving(14, 12), torch.ones(1, 28, 24).long()
+    places[:, :, 6:, 0] += 1.0
+    smooth = smooth_places(places, torch.ones(1, 14, 12), labels, 3)
+    moved = (smooth - moving(14, 12))[0, 7, :, 0]
+    assert (moved[1:] - moved[:-1] > -0.15).all()
+    assert moved[5] < 0.45
+    assert moved[6] > 0.55
+    assert moved[8] > 0.8
+    unsure = smooth_places(places, torch.zeros(1, 14, 12), labels, 3)
+    torch.testing.assert_close(unsure, smooth, atol=1e-4, rtol=0)
+
+
 def test_each_picture_is_smoothed_on_its_own() -> None:
     """A batch gives what its pictures give alone."""
     draw = torch.Generator().manual_seed(0)

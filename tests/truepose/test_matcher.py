@@ -18,7 +18,7 @@ UPPER, PANTS = 6, 11
 """Labels of the test's person."""
 
 
-def make_matcher(**options: int | bool) -> Matcher:
+def make_matcher(**options: float) -> Matcher:
     """Return a small matcher."""
     torch.manual_seed(0)
     return Matcher(channels=(8, 16), width=8, stride=4, groups=4, **options).eval()
@@ -141,8 +141,9 @@ def test_places_are_smoothed_where_a_matcher_says_so() -> None:
     agreed = smooth_places(places, sure, labels, 2)
     assert (agreed - places).abs().max() > 0.1
     torch.testing.assert_close(smooth.carry(source, queries), carry_pixels(photo, agreed, sure))
-    with pytest.raises(ValueError, match="smoothing must be 0 or more, not -1"):
-        make_matcher(smoothing=-1)
+    for wrong in (-1, 1.5):
+        with pytest.raises(ValueError, match=f"a whole number, 0 or more, not {wrong}"):
+            make_matcher(smoothing=wrong)
 
 
 def test_without_a_person_every_token_is_a_place() -> None:
