@@ -189,11 +189,12 @@ def lines_of_sources(
 
 
 def lines_of_patterns(run: Path, pictures: Pictures, *, rng: np.random.Generator) -> Iterator[Line]:
-    """Yield the rows in whose source and target one pattern or print shows, beside the source as it
-    is and woven or printed otherwise; all else is the same, colours and cut too.
+    """Yield the rows in whose source and target one pattern or print shows, with the source as it
+    is and woven or printed otherwise, see `reweave`; person, pose and cut are the same.
     """
     rows = pd.read_parquet(run / "results.parquet").query("status == 'done'")
     labels = KINDS["clothes"]
+    # Not all of the run's rows need be asked about.
     pairs = zip(rows["source"], rows["target"], pictures.asked(), strict=False)
     for row, (source, target, (shown, seen)) in enumerate(pairs):
         product, view = read_view(Path(source))

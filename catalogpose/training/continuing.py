@@ -22,6 +22,9 @@ EYES = ("vae", "clip", "parser")
 TAKEN_OVER = (*EYES, "start", "matcher")
 """The stages that a model to start from spares; a matcher's only where that model has one."""
 
+UNLEARNT = ("smoothing",)
+"""Options of a matcher that its weights know nothing of: a recipe may have others."""
+
 INHERITED = ("data_licence", "companions", "base_model", "datasets")
 """What a card says of where weights come from, which holds for all that is made of them."""
 
@@ -57,7 +60,7 @@ def check_start(recipe: Recipe, start: Path) -> None:
         defaults = inspect.signature(Matcher.__init__).parameters
         found = {name: option.default for name, option in defaults.items()}
         found |= _read(start / "matcher/config.json")
-        own = [name for name in made if not name.startswith("_") and name != "smoothing"]
+        own = [name for name in made if not name.startswith("_") and name not in UNLEARNT]
         theirs |= {f"matcher's {name}": found.get(name) for name in own}
         wanted |= {f"matcher's {name}": made[name] for name in own}
     for name, value in wanted.items():
@@ -89,15 +92,15 @@ def take_over(shop: Workshop, start: Path) -> None:
         if name not in shop.times and is_spared(shop, name):
             if (start / name).is_dir():
                 shutil.copytree(start / name, shop.model / name, dirs_exist_ok=True)
-            if name == "matcher" and (start / name).is_dir():
-                _smooth_alike(shop.model / "matcher/config.json", shop.recipe)
+            if name == "matcher":
+                _set_unlearnt(shop.model / "matcher/config.json", shop.recipe)
             shop.note_time(name, 0.0)
 
 
-def _smooth_alike(config: Path, recipe: Recipe) -> None:
-    """Let a matcher smooth its places as the recipe says: that is nothing it has learnt."""
-    smoothing = make_matcher(recipe.truepose).config.smoothing
-    values = {**_read(config), "smoothing": smoothing}
+def _set_unlearnt(config: Path, recipe: Recipe) -> None:
+    """Give a matcher that was taken over the recipe's options which it need not have learnt."""
+    wanted = make_matcher(recipe.truepose).config
+    values = {**_read(config), **{name: wanted[name] for name in UNLEARNT}}
     config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
